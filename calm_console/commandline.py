@@ -1,0 +1,46 @@
+"""What manage.py does around Django's own command line: embedded servers first, and sentences instead of tracebacks."""
+
+import os
+import sys
+
+NEEDS_NO_SERVER = {"help", "--help", "-h", "--version", "version", "makemigrations", "collectstatic", "startapp", "spectacular"}
+
+
+def execute(argv: list[str]) -> int:
+    """Run one management command; a fault of configuration or of a server is one sentence on standard error, exit code 2."""
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import execute_from_command_line
+    from django.db.utils import OperationalError, ProgrammingError
+
+    from calm_console.embedded import EmbeddedError
+
+    try:
+        if len(argv) > 1 and argv[1] not in NEEDS_NO_SERVER and "--help" not in argv:
+            start_embedded()
+        execute_from_command_line(argv)
+    except (ImproperlyConfigured, EmbeddedError) as error:
+        return refuse(str(error))
+    except (OperationalError, ProgrammingError) as error:
+        return refuse(console_fault(error))
+    except KeyboardInterrupt:
+        return refuse("Stopped by the keyboard; what was committed is kept, and running the command again goes on.", code=130)
+    return 0
+
+
+def start_embedded() -> None:
+    """Start the servers for which no URL is set."""
+    from calm_console import embedded
+
+    embedded.start(os.environ)
+
+
+def refuse(sentence: str, code: int = 2) -> int:
+    sys.stderr.write(sentence.strip() + "\n")
+    return code
+
+
+def console_fault(error: Exception) -> str:
+    """The sentence for a fault of the console's own database."""
+    from calm_console.faults import sentence
+
+    return sentence("DATABASE_URL", error, schema_cure="run `manage.py migrate` with the same DATABASE_URL")

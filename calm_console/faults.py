@@ -1,0 +1,44 @@
+"""One sentence for what a PostgreSQL server or the network answers: the variable, what happened, the cure. Never a password."""
+
+import re
+
+import psycopg
+
+CURES = (
+    (("password authentication failed", "no password supplied"), "the user or password is refused", "correct user and password in {variable}"),
+    (("role", "does not exist"), "the user does not exist there", "correct the user in {variable}, or create the role"),
+    (("database", "does not exist"), "the database does not exist", "correct the database name in {variable}, or create it"),
+    (("connection refused",), "nothing listens at its host and port", "start the server, or correct host and port in {variable}"),
+    (("could not translate host name", "failed to resolve host", "name or service not known"), "the host name is unknown", "correct the host in {variable}"),
+    (("timeout expired", "connection timeout"), "the server did not answer in time", "check host, port and firewall for {variable}"),
+    (("too many clients", "remaining connection slots"), "the server has no connection left", "raise max_connections or stop other clients"),
+    (("the database system is starting up", "shutting down", "terminating connection"), "the server is going down or coming up", "wait for it"),
+    (("server closed the connection", "connection is lost", "consuming input failed"), "the server closed the connection", "see the server's log"),
+    (("ssl",), "the server and the client disagree about TLS", "correct sslmode in {variable}"),
+)
+
+
+def sentence(variable: str, error: BaseException, schema_cure: str = "check that {variable} names the right database") -> str:
+    """One sentence naming `variable`, what the server answered and the cure; secrets in the driver's text are blanked."""
+    text = clean(str(error))
+    cause = error.__cause__ or error
+    if isinstance(cause, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn | psycopg.errors.InvalidSchemaName):
+        return f"{variable}: {text}: {schema_cure.format(variable=variable)}."
+    if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+        return f"{variable}: {text}: grant the role what docs/operations.md lists."
+    low = text.lower()
+    for needles, what, cure in CURES:
+        if (len(needles) == 2 and needles[0] == "role" or needles[0] == "database") and not all(n in low for n in needles):
+            continue
+        if any(needle in low for needle in needles):
+            return f"{variable}: {what} ({text}): {cure.format(variable=variable)}."
+    return f"{variable}: {text}."
+
+
+def clean(text: str) -> str:
+    """The driver's text as one line, with any password in a URL or a conninfo blanked."""
+    line = " ".join(text.split())
+    line = re.sub(r"(?i)(password\s*=\s*)('[^']*'|\S+)", r"\1***", line)
+    line = re.sub(r"(://[^:/@\s]*:)[^@\s]+@", r"\1***@", line)
+    line = re.sub(r" Is the server running on that host and accepting TCP/IP connections\?", "", line)
+    return line.rstrip(". ")[:300]

@@ -1,0 +1,165 @@
+"""Django's settings. Every environment variable that the console reads is read here, at the top; README lists them."""
+
+from datetime import timedelta
+from pathlib import Path
+from secrets import token_urlsafe
+
+import environ as django_environ
+from django.core.exceptions import ImproperlyConfigured
+
+from calm_console import embedded
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = django_environ.Env()
+if (BASE_DIR / ".env").is_file():
+    env.read_env(str(BASE_DIR / ".env"))
+embedded_urls = embedded.environment(env.ENVIRON)
+
+
+def url(name: str) -> str:
+    """The URL in variable `name`; an unset one is the embedded server's, or '' where there is none to take its place."""
+    return env.str(name, default="").strip() or embedded_urls.get(name, "")
+
+
+def secret_key() -> str:
+    """SECRET_KEY, or one made at random on first use and kept beside the embedded servers' data (never a constant)."""
+    given = env.str("SECRET_KEY", default="")
+    if given:
+        return given
+    kept = Path(env.str("CALM_HOME", default=str(BASE_DIR / ".calm"))) / "secret_key"
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with kept.open("x") as file:
+            kept.chmod(0o600)
+            file.write(token_urlsafe(50))
+    except FileExistsError:
+        pass  # made by an earlier process, read below
+    except OSError as error:
+        raise ImproperlyConfigured(f"SECRET_KEY is not set, and {kept} cannot be written ({error.strerror}): set SECRET_KEY.") from error
+    return kept.read_text()
+
+
+# --- every environment variable -------------------------------------------------------------------------------------
+SECRET_KEY = secret_key()
+DEBUG = env.bool("DEBUG", default=False)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+DATABASE_URL = url("DATABASE_URL")
+CRM_DATABASE_URL = url("CRM_DATABASE_URL")
+CDP_DATABASE_URL = url("CDP_DATABASE_URL")
+REDIS_URL = url("REDIS_URL")
+USMAN_URL = url("USMAN_URL")
+IAG_URL = url("IAG_URL")
+
+CRM_USER_NAME_COLUMN = env.str("CRM_USER_NAME_COLUMN", default="full_name")
+CRM_ORGANIZATION_ATTRIBUTE = env.str("CRM_ORGANIZATION_ATTRIBUTE", default="organization_id")
+CRM_STATEMENT_TIMEOUT_SECONDS = env.int("CRM_STATEMENT_TIMEOUT_SECONDS", default=300)
+CDP_STATEMENT_TIMEOUT_SECONDS = env.int("CDP_STATEMENT_TIMEOUT_SECONDS", default=300)
+CONNECT_TIMEOUT_SECONDS = env.int("CONNECT_TIMEOUT_SECONDS", default=5)
+USMAN_TIMEOUT_SECONDS = env.float("USMAN_TIMEOUT_SECONDS", default=5.0)
+
+SAFETY_LAG_HOURS = env.int("SAFETY_LAG_HOURS", default=24)
+SEAM_LAG_SECONDS = env.int("SEAM_LAG_SECONDS", default=10)
+CHUNK_SIZE = env.int("CHUNK_SIZE", default=10_000)
+LEASE_SECONDS = env.int("LEASE_SECONDS", default=30)
+WORKERS_PER_RUN = env.int("WORKERS_PER_RUN", default=4)
+TURN_SECONDS = env.int("TURN_SECONDS", default=20)
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def console_database() -> dict[str, object]:
+    """DATABASE_URL as Django wants it; only PostgreSQL will do."""
+    try:
+        config = dict(env.db_url_config(DATABASE_URL))
+    except Exception as error:
+        raise ImproperlyConfigured("DATABASE_URL cannot be read as a URL: write postgresql://user:password@host:5432/name.") from error
+    if config.get("ENGINE") != "django.db.backends.postgresql":
+        raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database: postgresql://user:password@host:5432/name.")
+    options = config.setdefault("OPTIONS", {})
+    options.setdefault("connect_timeout", CONNECT_TIMEOUT_SECONDS)
+    return config | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True}
+
+
+GATE_POLICY = "gates.policies.decide"
+
+DATABASES = {"default": console_database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "migration",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "calm_console.urls"
+WSGI_APPLICATION = "calm_console.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "static-collected"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    # Finders serve the files straight from the packages: nothing to collect before the demo can show its pages.
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = True
+SESSION_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+SILENCED_SYSTEM_CHECKS: list[str] = []
+
+CELERY_BROKER_URL = REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True  # the chunk table is the truth; a result would be a second one
+CELERY_TASK_DEFAULT_QUEUE = "calm"
+CELERY_TASK_ACKS_LATE = False  # a lost nudge is sent again by the tick; a doubled one would only be work
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 5, "socket_connect_timeout": 2, "retry_on_timeout": True}
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = {"tick": {"task": "migration.tick", "schedule": timedelta(seconds=60), "options": {"expires": 55}}}
+CELERY_BEAT_SCHEDULE_FILENAME = env.str("BEAT_SCHEDULE_FILE", default=str(BASE_DIR / ".calm" / "celerybeat-schedule"))
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    # psycopg's and httpx's INFO lines say nothing that a run's events do not, and httpx's hold URLs.
+    "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpcore", "psycopg", "psycopg.pool", "stamina")},
+}

@@ -1,0 +1,1 @@
+"""Gates: what must be confirmed before anything moves. Until the catalogue exists, policies.py answers for it."""

@@ -1,0 +1,142 @@
+"""The door to the CDP: accounts and contacts to read, contact_activity_logs to write, and our own schema `calm` for receipts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from uuid import UUID
+
+import psycopg
+from django.conf import settings
+
+from migration.crm import columns
+from migration.doors import Misconfigured, connect, translated
+
+VARIABLE = "CDP_DATABASE_URL"
+NEEDED = {
+    "accounts": "id crm_organization_id name".split(),
+    "contacts": "id account_id source source_id".split(),
+    "contact_activity_logs": (
+        "id account_id contact_id category actor_kind actor_id actor_name occurred_at changes context origin source_audit_id run_id"
+    ).split(),
+}
+# One row for each chunk: the fence (the highest fencing token seen) and, once the chunk is committed, its receipt.
+SCHEMA = """\
+CREATE SCHEMA IF NOT EXISTS calm;
+CREATE TABLE IF NOT EXISTS calm.receipts (
+    chunk        uuid PRIMARY KEY,
+    run_id       uuid NOT NULL,
+    account_id   uuid NOT NULL,
+    token        bigint NOT NULL,
+    generation   integer NOT NULL,
+    receipt      jsonb,
+    committed_at timestamptz
+);
+CREATE INDEX IF NOT EXISTS receipts_run ON calm.receipts (run_id);
+"""
+
+
+class Cdp:
+    """One session, autocommit. Raises Outage where the server does not answer, Misconfigured where something must be changed."""
+
+    def __init__(self) -> None:
+        self.connection = connect(
+            VARIABLE,
+            settings.CDP_DATABASE_URL,
+            application="calm-console load",
+            timeout=settings.CONNECT_TIMEOUT_SECONDS,
+            settings={
+                "statement_timeout": f"{settings.CDP_STATEMENT_TIMEOUT_SECONDS}s",
+                "idle_in_transaction_session_timeout": "60s",  # a frozen client must not hold row locks
+                "jit": "off",
+            },
+        )
+        try:
+            with translated(VARIABLE):
+                look_at(self.connection)
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def close(self) -> None:
+        self.connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection]:
+        with translated(VARIABLE), self.connection.transaction():
+            yield self.connection
+
+    def rows(self, query: object, parameters: tuple[object, ...] = ()) -> list[tuple]:
+        with translated(VARIABLE):
+            return self.connection.execute(query, parameters).fetchall()  # type: ignore[call-overload]
+
+    def prepare(self) -> bool:
+        """Make schema calm where it is missing; True if it was. Raises Misconfigured with the cure where the role may not."""
+        if self.rows("SELECT to_regclass('calm.receipts') IS NOT NULL")[0][0]:
+            return False
+        try:
+            with self.transaction() as connection:
+                connection.execute("SELECT pg_advisory_xact_lock(hashtext('calm.receipts'))")
+                connection.execute(SCHEMA)
+        except Misconfigured as error:
+            raise Misconfigured(
+                f"{VARIABLE}: schema calm is missing and the role may not make it: have its owner run what `manage.py prepare_cdp --sql` prints."
+            ) from error
+        return True
+
+    def accounts(self) -> list[tuple[UUID, int, str]]:
+        """Every account: (id, CRM organisation id, name)."""
+        return self.rows("SELECT id, crm_organization_id, name FROM accounts ORDER BY crm_organization_id")
+
+    def persons(self, account: UUID) -> list[int]:
+        """The CRM person ids that contacts of the account claim, ascending, each once."""
+        query = "SELECT DISTINCT source_id FROM contacts WHERE account_id = %s AND source = 'crm' AND source_id IS NOT NULL ORDER BY 1"
+        return [row[0] for row in self.rows(query, (account,))]
+
+    def contacts(self, account: UUID, first: int, last: int) -> dict[int, list[str]]:
+        """CRM person id -> ids of the account's contacts that claim it, for persons from `first` to `last`."""
+        query = """SELECT source_id, array_agg(id::text ORDER BY id) FROM contacts
+                   WHERE account_id = %s AND source = 'crm' AND source_id BETWEEN %s AND %s GROUP BY source_id ORDER BY source_id"""
+        return dict(self.rows(query, (account, first, last)))
+
+    def contacts_without_source_id(self, account: UUID) -> int:
+        return self.rows("SELECT count(*) FROM contacts WHERE account_id = %s AND source = 'crm' AND source_id IS NULL", (account,))[0][0]
+
+    def rival_claims(self, account: UUID) -> list[tuple[int, int]]:
+        """(CRM person id, organisation id of the other account), for this account's persons that another account claims too.
+
+        The CDP has no index on source_id alone, so this reads `contacts` once: it is asked once for each run.
+        """
+        query = """SELECT DISTINCT theirs.source_id, a.crm_organization_id
+                   FROM contacts ours JOIN contacts theirs USING (source_id) JOIN accounts a ON a.id = theirs.account_id
+                   WHERE ours.account_id = %s AND ours.source = 'crm' AND theirs.source = 'crm' AND theirs.account_id <> ours.account_id"""
+        return self.rows(query, (account,))
+
+    def live_since(self, account: UUID) -> dict[str, datetime]:
+        """Entity -> earliest occurred_at of the account's live rows of that entity, by way of the contacts' timeline index."""
+        query = """SELECT split_part(l.category, '/', 1), min(l.occurred_at)
+                   FROM contact_activity_logs l
+                   WHERE l.contact_id IN (SELECT id FROM contacts WHERE account_id = %s) AND l.account_id = %s AND l.origin = 'live'
+                   GROUP BY 1"""
+        return dict(self.rows(query, (account, account)))
+
+
+def look_at(connection: psycopg.Connection) -> None:
+    """Check encoding, tables, columns and rights."""
+    if connection.info.parameter_status("server_encoding") != "UTF8":
+        encoding = connection.info.parameter_status("server_encoding")
+        raise Misconfigured(f"{VARIABLE}: the database's encoding is {encoding}: history holds every script, so the CDP must be UTF8.")
+    for table, needed in NEEDED.items():
+        found = columns(connection, table)
+        if not found:
+            raise Misconfigured(f"{VARIABLE}: there is no table {table}: check that it names the CDP's database, and its search_path.")
+        missing = [name for name in needed if name not in found]
+        if missing:
+            raise Misconfigured(f"{VARIABLE}: table {table} has no column {', '.join(missing)}: see docs/operations.md for the schema it needs.")
+        rights = "SELECT, INSERT, UPDATE" if table == "contact_activity_logs" else "SELECT"
+        for right in rights.split(", "):
+            row = connection.execute("SELECT has_table_privilege(to_regclass(%s)::oid, %s), current_user", (table, right)).fetchone()
+            if row and not row[0]:
+                raise Misconfigured(f"{VARIABLE}: role {row[1]} lacks {right} on table {table}: GRANT {right} ON {table} TO {row[1]}.")
+    row = connection.execute("SELECT has_database_privilege(current_database(), 'TEMP'), current_user, current_database()").fetchone()
+    if row and not row[0]:
+        raise Misconfigured(f"{VARIABLE}: role {row[1]} may not make temporary tables: GRANT TEMP ON DATABASE {row[2]} TO {row[1]}.")

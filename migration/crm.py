@@ -1,0 +1,190 @@
+"""The door to the CRM's replica: read-only by setting, SELECT on `audits` and `users` only. Nothing else connects there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from django.conf import settings
+from psycopg import sql
+
+from migration.doors import Misconfigured, connect, translated
+
+VARIABLE = "CRM_DATABASE_URL"
+NEEDED = {
+    "audits": (
+        "id auditable_id auditable_type associated_id associated_type user_id user_type username action audited_changes version comment created_at"
+    ).split(),
+    "users": ["id", "email"],
+}
+INTEGERS = {"smallint", "integer", "bigint"}
+TEXTS = {"character varying", "text"}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the CRM's tables look like, as far as a query or a reader depends on it. Types are information_schema's names."""
+
+    changes: str  # jsonb, json, or text (then it holds Ruby YAML)
+    record_id: str  # auditable_id
+    associated_id: str
+    user_id: str
+    created_at: str
+
+
+class Crm:
+    """One read-only session. `shape` is looked at once, when the session opens.
+
+    Raises Outage where the server does not answer, Misconfigured where URL, encoding, tables, columns or rights are not as needed.
+    """
+
+    def __init__(self) -> None:
+        self.connection = connect(
+            VARIABLE,
+            settings.CRM_DATABASE_URL,
+            application="calm-console read",
+            timeout=settings.CONNECT_TIMEOUT_SECONDS,
+            settings={
+                "default_transaction_read_only": "on",
+                "statement_timeout": f"{settings.CRM_STATEMENT_TIMEOUT_SECONDS}s",
+                "idle_in_transaction_session_timeout": "10min",
+                # Every query here goes through the gem's indexes by contact; on a table of any size a scan would be a mistake of the planner.
+                "enable_seqscan": "off",
+                "enable_hashjoin": "off",
+                "enable_mergejoin": "off",
+                "jit": "off",
+            },
+        )
+        try:
+            with translated(VARIABLE):
+                self.shape = look_at(self.connection)
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def close(self) -> None:
+        self.connection.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[psycopg.Connection]:
+        """One repeatable-read, read-only transaction: all that is read in it is of one moment."""
+        with translated(VARIABLE):
+            self.connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            try:
+                yield self.connection
+            finally:
+                if not self.connection.closed:
+                    if self.connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                        self.connection.cancel_safe()  # a COPY that was left in the middle
+                    self.connection.rollback()
+
+    def rows(self, query: sql.Composed | str, parameters: tuple[object, ...] = ()) -> list[tuple]:
+        """The answer to one small query, outside any snapshot."""
+        with translated(VARIABLE):
+            return self.connection.execute(query, parameters).fetchall()
+
+    def users(self, ids: list[str]) -> dict[str, tuple[str | None, str | None]]:
+        """CRM users by id, as text: (e-mail, name). Ids that the table does not hold are absent."""
+        if not ids:
+            return {}
+        query = sql.SQL("SELECT id::text, email, {name} FROM users WHERE id = ANY(%s::text[]::{type}[])").format(
+            name=sql.Identifier(settings.CRM_USER_NAME_COLUMN), type=sql.SQL(self.user_key_type())
+        )
+        return {key: (email, name) for key, email, name in self.rows(query, (self.storable_ids(ids),))}
+
+    def user_key_type(self) -> str:
+        """users.id's own type; it may differ from audits.user_id's (an integer there, a bigint here)."""
+        if not hasattr(self, "_user_key"):
+            self._user_key = columns(self.connection, "users")["id"]
+        return self._user_key
+
+    def storable_ids(self, ids: list[str]) -> list[str]:
+        """Those ids that users.id could hold: a foreign type of key must not fail the query."""
+        if self.user_key_type() in INTEGERS:
+            bits = {"smallint": 15, "integer": 31, "bigint": 63}[self.user_key_type()]
+            return [i for i in ids if i.lstrip("-").isdigit() and -(2**bits) <= int(i) < 2**bits]
+        return ids
+
+    def excess_rights(self) -> list[str]:
+        """What the role may do beyond SELECT on the two tables, in words; a warning here, for gate A a refusal."""
+        with translated(VARIABLE):
+            return excess_rights(self.connection)
+
+
+def look_at(connection: psycopg.Connection) -> Shape:
+    """Check encoding, tables, columns and rights; return the shape."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding == "SQL_ASCII":
+        raise Misconfigured(f"{VARIABLE}: the database's encoding is SQL_ASCII, so its text has no known meaning: serve it from a UTF8 database.")
+    found = {table: columns(connection, table) for table in NEEDED}
+    for table, needed in NEEDED.items():
+        check_table(connection, table, needed, found[table])
+    if settings.CRM_USER_NAME_COLUMN not in found["users"]:
+        raise Misconfigured(
+            f"{VARIABLE}: table users has no column {settings.CRM_USER_NAME_COLUMN}: set CRM_USER_NAME_COLUMN to the one that holds the name "
+            f"({', '.join(sorted(found['users']))})."
+        )
+    audits = found["audits"]
+    shape = Shape(
+        changes="text" if audits["audited_changes"] in TEXTS else audits["audited_changes"],
+        record_id=audits["auditable_id"],
+        associated_id=audits["associated_id"],
+        user_id=audits["user_id"],
+        created_at=audits["created_at"],
+    )
+    check_types(shape)
+    return shape
+
+
+def check_table(connection: psycopg.Connection, table: str, needed: list[str], found: dict[str, str]) -> None:
+    """Raise Misconfigured where the table, a column, or the right to read it is missing."""
+    if not found:
+        raise Misconfigured(f"{VARIABLE}: there is no table {table}: check that it names the CRM's database, and its search_path.")
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise Misconfigured(f"{VARIABLE}: table {table} has no column {', '.join(missing)}: it must be as the audited gem (4.0 or later) makes it.")
+    row = connection.execute("SELECT has_table_privilege(to_regclass(%s)::oid, 'SELECT'), current_user", (table,)).fetchone()
+    if row and not row[0]:
+        raise Misconfigured(f"{VARIABLE}: role {row[1]} may not read table {table}: GRANT SELECT ON {table} TO {row[1]}.")
+
+
+def check_types(shape: Shape) -> None:
+    """Raise Misconfigured for a column type that no reader of ours knows."""
+    for column, found, known in (
+        ("audited_changes", shape.changes, {"jsonb", "json", "text"}),
+        ("auditable_id", shape.record_id, INTEGERS | TEXTS),
+        ("associated_id", shape.associated_id, INTEGERS | TEXTS),
+        ("created_at", shape.created_at, {"timestamp without time zone", "timestamp with time zone"}),
+    ):
+        if found not in known:
+            raise Misconfigured(f"{VARIABLE}: column audits.{column} is of type {found}; the console reads {', '.join(sorted(known))}.")
+
+
+def columns(connection: psycopg.Connection, table: str) -> dict[str, str]:
+    """Column name -> type of the table that an unqualified name reaches, whether or not the role may read it."""
+    query = """
+        SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute a
+        WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
+    return dict(connection.execute(query, (table,)).fetchall())
+
+
+def excess_rights(connection: psycopg.Connection) -> list[str]:
+    """Elevated attributes, writable tables and other readable tables of the current role."""
+    found = []
+    role = connection.execute("SELECT rolname, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user").fetchone()
+    if role:
+        found += [f"role {role[0]} has {name}" for name, has in zip(("SUPERUSER", "CREATEDB", "CREATEROLE"), role[1:], strict=True) if has]
+    query = """
+        SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.oid IN (to_regclass('audits'), to_regclass('users')),
+               has_table_privilege(c.oid, 'INSERT') OR has_table_privilege(c.oid, 'UPDATE')
+               OR has_table_privilege(c.oid, 'DELETE') OR has_table_privilege(c.oid, 'TRUNCATE')
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%%'
+          AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
+        ORDER BY 1"""
+    for table, ours, writable in connection.execute(query, ()).fetchall():
+        if writable:
+            found.append(f"it may write {table}")
+        elif not ours:
+            found.append(f"it may read {table}")
+    return found

@@ -1,0 +1,64 @@
+"""What the three doors out (crm.py, cdp.py, usman.py) have in common: two kinds of refusal, and how PostgreSQL's become one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from calm_console.faults import sentence
+
+GOES_AWAY = ("08", "53", "57P", "58", "40001", "25P03")  # connection, resources, shutdown, system, recovery conflict, idle timeout
+
+
+class Outage(RuntimeError):
+    """A system outside does not answer. Nothing is wrong with the data: waiting cures it."""
+
+
+class Misconfigured(RuntimeError):
+    """A URL, a right, a table or a column is not as it must be. Somebody has to change something."""
+
+
+@contextmanager
+def translated(variable: str) -> Iterator[None]:
+    """Turn psycopg's errors about the server into Outage or Misconfigured, naming `variable`; errors about data pass as they are."""
+    try:
+        yield
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        raise Misconfigured(sentence(variable, error)) from error
+    except psycopg.errors.QueryCanceled as error:
+        raise Outage(sentence(variable, error)) from error
+    except psycopg.Error as error:
+        if is_outage(error):
+            raise Outage(sentence(variable, error)) from error
+        raise
+
+
+def is_outage(error: psycopg.Error) -> bool:
+    """Whether the server or the way to it failed, as against the statement or its data."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate.startswith(GOES_AWAY)
+
+
+def connect(variable: str, url: str, *, application: str, timeout: int, settings: dict[str, str]) -> psycopg.Connection:
+    """An autocommit connection with `settings` applied; raises Outage or Misconfigured with a sentence that names `variable`."""
+    if not url:
+        raise Misconfigured(f"{variable} is not set: set it to postgresql://user:password@host:5432/name.")
+    try:
+        psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise Misconfigured(f"{variable} cannot be read as a URL: write postgresql://user:password@host:5432/name.") from error
+    try:
+        connection = psycopg.connect(url, autocommit=True, connect_timeout=timeout, application_name=application, prepare_threshold=None)
+    except psycopg.OperationalError as error:
+        raise (Outage if is_transient(error) else Misconfigured)(sentence(variable, error)) from error
+    with translated(variable):
+        for name, value in ({"TimeZone": "UTC", "DateStyle": "ISO, YMD", "client_encoding": "UTF8", "lock_timeout": "10s"} | settings).items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    return connection
+
+
+def is_transient(error: psycopg.OperationalError) -> bool:
+    """A refused password, role or database name is a mistake in the URL; everything else may pass."""
+    text = str(error).lower()
+    return not ("authentication failed" in text or "does not exist" in text or "no password supplied" in text or "pg_hba" in text)

@@ -1,0 +1,77 @@
+import getpass
+import sys
+import time
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from migration import reports, runs, tasks
+from migration.doors import Misconfigured, Outage
+from migration.management.output import Output, account_of, refusals_as_sentences
+from migration.management.watching import Watch
+from migration.models import Run
+from migration.states import FINISHED, RunMode, RunReason, RunState
+
+EXIT_CODES = {RunState.SUCCEEDED: 0, RunState.PARTIAL: 3}
+
+
+class Command(BaseCommand):
+    help = "Move one account: plan, run, verify, print the ledger. Exit code 0 complete, 3 partial, 1 failed, 4 refused by a gate."
+
+    def add_arguments(self, parser):
+        parser.add_argument("organisation", type=int, metavar="ORG", help="CRM organisation id")
+        parser.add_argument("--mode", required=True, choices=["dry-run", "production"])
+        parser.add_argument("--inline", action="store_true", help="do the work in this process instead of on the workers")
+        parser.add_argument("--chunk-size", type=positive, metavar="N", help="audits to a chunk (default: CHUNK_SIZE)")
+        parser.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
+
+    @refusals_as_sentences
+    def handle(self, **options):
+        account = account_of(options["organisation"])
+        out = Output(self, options["json"])
+        mode = RunMode.DRY_RUN if options["mode"] == "dry-run" else RunMode.PRODUCTION
+        run = runs.start(runs.Wish(account, mode, options["chunk_size"]), by=getpass.getuser(), now=timezone.now())
+        if options["inline"]:
+            work_inline(run, out)
+        else:
+            wait_for_workers(run, out)
+        run.refresh_from_db()
+        out.json(reports.as_json(run))
+        for line in reports.in_words(run):
+            out.line(line)
+        sys.exit(EXIT_CODES.get(RunState(run.state), 1))
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 10_000_000:
+        raise ValueError(text)
+    return number
+
+
+def work_inline(run: Run, out: Output) -> None:
+    """Every step here, one after another. An outage interrupts the run: started again, it goes on where it stopped."""
+    owner = tasks.worker_name()
+    with Watch(run, out) as watch:
+        try:
+            while run.state not in FINISHED:
+                if runs.step(run, owner=owner, turn=1.0) == runs.Step.WAITING:
+                    watch.waiting()
+                    time.sleep(0.5)
+                run.refresh_from_db()
+                watch.show()
+        except (Outage, Misconfigured) as error:
+            code = RunReason.OUTAGE if isinstance(error, Outage) else RunReason.STOPPED
+            runs.interrupt(run, str(error), by=owner, now=timezone.now(), code=code)
+            raise CommandError(f"{error} Run {run.pk} is interrupted; the same command goes on where it stopped.") from error
+
+
+def wait_for_workers(run: Run, out: Output) -> None:
+    """Nudge the workers and show how they get on. Stopping this command does not stop the run."""
+    tasks.nudge_all(run)
+    with Watch(run, out) as watch:
+        while run.state not in FINISHED and run.state != RunState.INTERRUPTED:
+            time.sleep(0.5)
+            run.refresh_from_db()
+            watch.show()
+            watch.renudge()

@@ -1,0 +1,59 @@
+"""What the commands share: JSON or lines, and refusals as one sentence instead of a traceback."""
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from django.core.management.base import BaseCommand, CommandError
+
+from migration.doors import Misconfigured, Outage
+from migration.models import Account
+from migration.runs import Busy, Refused
+
+
+class Output:
+    """Lines for people on standard output; with `--json` one object there, and nothing else."""
+
+    def __init__(self, command: BaseCommand, as_json: bool) -> None:
+        self.command, self.as_json = command, as_json
+
+    def line(self, text: str) -> None:
+        if not self.as_json:
+            self.command.stdout.write(text)
+
+    def aside(self, text: str) -> None:
+        """A word on what happens meanwhile, on standard error."""
+        self.command.stderr.write(text, style_func=lambda plain: plain)
+
+    def json(self, value: object) -> None:
+        if self.as_json:
+            self.command.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def refusals_as_sentences(handle: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn what the doors and runs.py refuse into a CommandError: exit code 1, or 4 where a gate refuses."""
+
+    @functools.wraps(handle)
+    def wrapped(self: BaseCommand, *args: object, **options: object) -> Any:
+        try:
+            return handle(self, *args, **options)
+        except (Outage, Misconfigured, Busy) as error:
+            raise CommandError(str(error)) from error
+        except Refused as error:
+            raise CommandError(str(error), returncode=4) from error
+        except psycopg.Error as error:
+            raise CommandError(f"A database refused a statement ({type(error).__name__}); nothing was half done. See the log.") from error
+
+    return wrapped
+
+
+def account_of(organisation: int) -> Account:
+    """The account of a CRM organisation id, or a CommandError that names those there are."""
+    account = Account.objects.filter(crm_organization_id=organisation, gone=False).first()
+    if account is None:
+        known = list(Account.objects.filter(gone=False).values_list("crm_organization_id", flat=True)[:10])
+        hint = f"known are {', '.join(map(str, known))}" if known else "none is known yet"
+        raise CommandError(f"There is no account for CRM organisation {organisation} ({hint}): run `manage.py sync_accounts` first.")
+    return account

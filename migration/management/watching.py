@@ -1,0 +1,80 @@
+"""How a run gets on, on a terminal as a live bar with rate and ETA, elsewhere as plain lines; always on standard error."""
+
+import sys
+import time
+from datetime import timedelta
+
+from django.utils import timezone
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from migration import chunks, progress, tasks
+from migration.management.output import Output
+from migration.models import Run
+from migration.states import RunState
+
+LINE_EVERY = 5.0  # seconds between plain lines where nothing but the count changes
+NUDGE_EVERY = 10.0  # a lost nudge would otherwise wait for the tick
+
+
+class Watch:
+    def __init__(self, run: Run, out: Output) -> None:
+        self.run, self.out = run, out
+        self.last_text, self.last_line, self.last_nudge = "", 0.0, time.monotonic()
+        self.bar = bar() if sys.stderr.isatty() else None
+        self.task = self.bar.add_task("", total=None, about="") if self.bar else None
+
+    def __enter__(self) -> "Watch":
+        if self.bar:
+            self.bar.start()
+        self.show()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.show(final=True)
+        if self.bar:
+            self.bar.stop()
+
+    def show(self, *, final: bool = False) -> None:
+        """The run's state and progress now; plain lines only where something changed or time passed."""
+        done = progress.of(self.run, now=timezone.now())
+        about = f"{self.run.state}{': ' + self.run.reason if self.run.reason else ''}"
+        pace = f"{done.rate:,.0f}/s" + (f", about {clock(done.eta)} left" if done.eta and self.run.state == RunState.RUNNING else "")
+        if self.bar and self.task is not None:
+            label = f"{about}  {done.done:,} of {done.total:,}  {pace}"
+            self.bar.update(self.task, completed=done.done, total=done.total or None, description=f"Run {self.run.pk}", about=label)
+            return
+        if about != self.last_text or final or time.monotonic() - self.last_line > LINE_EVERY:
+            line = f"Run {self.run.pk} {about}: {done.done:,} of {done.total:,} audits, chunk {done.chunks_done} of {done.chunks}, {pace}"
+            if line != self.last_text:
+                self.out.aside(line)
+            self.last_text, self.last_line = about, time.monotonic()
+
+    def waiting(self) -> None:
+        """Say what an inline run waits for."""
+        held = self.run.chunks.filter(state="leased").order_by("lease_expires_at").first()
+        owner = held.lease_owner if held else self.run.lease_owner
+        if owner and time.monotonic() - self.last_line > LINE_EVERY:
+            self.out.aside(f"Run {self.run.pk} waits for {owner}, whose lease runs out within {chunks.lease().seconds} seconds unless it is alive.")
+            self.last_line = time.monotonic()
+
+    def renudge(self) -> None:
+        """Nudge again while nobody works on the run, and say what may be missing."""
+        if time.monotonic() - self.last_nudge < NUDGE_EVERY or chunks.is_held(self.run):
+            return
+        self.last_nudge = time.monotonic()
+        tasks.nudge_all(self.run)
+        self.out.aside(f"No worker is at run {self.run.pk} yet: start one with `celery -A calm_console worker`, or use --inline.")
+
+
+def bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[about]}"), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def clock(span: timedelta) -> str:
+    """A span as people say it."""
+    seconds = int(span.total_seconds())
+    if seconds < 60:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 3600 else f"{seconds // 3600} h {seconds % 3600 // 60} min"

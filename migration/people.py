@@ -1,0 +1,49 @@
+"""Who a CRM user is: the CRM's own row, and what USMAN says of its e-mail, kept for the length of a run."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from migration.crm import Crm
+from migration.models import ActorAnswer, Run
+from migration.usman import Usman, UsmanUser
+
+
+class Person(NamedTuple):
+    """A CRM user as the actor table needs it."""
+
+    name: str | None  # the CRM's
+    usman: UsmanUser | None  # None: no e-mail, or USMAN knows nobody by it
+
+
+class People:
+    """The directory that ActorMapper is handed. One for each worker and run; answers are shared through ActorAnswer."""
+
+    def __init__(self, run: Run, crm: Crm, usman: Usman) -> None:
+        self.run, self.crm, self.usman = run, crm, usman
+
+    def look_up(self, user_ids: Iterable[str]) -> dict[str, Person]:
+        """CRM user id, as text -> Person; users that the CRM no longer has are absent. Raises Outage."""
+        users = self.crm.users(sorted(set(user_ids)))
+        answers = self.answers({email.strip().lower() for email, _ in users.values() if email and email.strip()})
+        return {
+            user_id: Person(name, answers.get(email.strip().lower()) if email else None) for user_id, (email, name) in users.items()
+        }
+
+    def answers(self, emails: set[str]) -> dict[str, UsmanUser | None]:
+        """What this run was told of each e-mail, asking USMAN for the rest and keeping its answers."""
+        known = {
+            a.email: UsmanUser(a.usman_id, a.name, a.status) if a.usman_id and a.status else None
+            for a in ActorAnswer.objects.filter(run=self.run, email__in=emails)
+        }
+        missing = emails - known.keys()
+        if missing:
+            fresh = self.usman.users_by_email(missing)
+            ActorAnswer.objects.bulk_create(
+                [
+                    ActorAnswer(run=self.run, email=e, **({"usman_id": u.id, "name": u.name, "status": u.status} if u else {}))
+                    for e, u in fresh.items()
+                ],
+                ignore_conflicts=True,  # another worker asked at the same moment
+            )
+            known |= fresh
+        return known

@@ -1,0 +1,87 @@
+"""ActorMapper: who acted, by the table of SPEC section 3. Users are learnt in batches ahead of their rows."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from migration import copytext
+from migration.mapping import Mapping
+from migration.people import Person
+from migration.pipeline.records import Actor, Candidate
+
+Key = tuple[bytes, bytes, bytes]  # user_type, user_id, username, as COPY fields
+
+BATCH_ROWS = 1000
+BATCH_BYTES = 2_000_000  # audits of 400 kB must not pile up while users are looked up
+CACHED_KEYS = 20_000  # labels can be as many as audits
+SYSTEM = Actor("system", None, None)
+
+
+class Directory(Protocol):
+    def look_up(self, user_ids: Iterable[str]) -> dict[str, Person]: ...
+
+
+class ActorMapper:
+    """Maps (user_type, user_id, username) to an Actor; one for each worker and run."""
+
+    def __init__(self, mapping: Mapping, organisation: int, capabilities: frozenset[str], directory: Directory) -> None:
+        self.mapping, self.organisation, self.directory = mapping, organisation, directory
+        self.shows_deactivated = "D" in capabilities
+        self.cache: dict[Key, Actor] = {}
+
+    def learn(self, keys: set[Key]) -> None:
+        """Decide the actors of `keys`, asking the directory once for all of them. Raises Outage."""
+        if len(self.cache) > CACHED_KEYS:
+            self.cache.clear()
+        new = {key: tuple(map(copytext.read, key)) for key in keys if key not in self.cache}
+        people = self.directory.look_up(user_id for kind, user_id, _ in new.values() if user_id is not None and kind in ("User", "", None))
+        for key, (user_type, user_id, username) in new.items():
+            self.cache[key] = self.decide(user_type or None, user_id, username, people)
+
+    def decide(self, user_type: str | None, user_id: str | None, username: str | None, people: dict[str, Person]) -> Actor:
+        """The actor table, top to bottom, overrides first."""
+        if user_id is None:
+            return self.overridden(None, username) or Actor("label", None, username) if username else SYSTEM
+        if user_type not in ("User", None):
+            return Actor("integration", None, f"{user_type} #{user_id}")
+        override = self.overridden(user_id, None) if user_type == "User" else None
+        return override or self.user(user_type, people.get(user_id))
+
+    def overridden(self, user_id: str | None, label: str | None) -> Actor | None:
+        found = self.mapping.actor_override(self.organisation, user_id, label)
+        return Actor(found.kind, found.actor_id, found.actor_name) if found else None
+
+    def user(self, user_type: str | None, person: Person | None) -> Actor:
+        """A CRM user id: known to USMAN, deactivated there, or unknown."""
+        if person is None:
+            return Actor("unknown_user", None, None)
+        if user_type is None or person.usman is None:
+            return Actor("unknown_user", None, person.name)
+        if person.usman.status == "ACTIVE":
+            return Actor("user", person.usman.id, person.usman.name)
+        if self.shows_deactivated:
+            return Actor("deactivated_user", person.usman.id, person.usman.name)
+        return Actor("unknown_user", None, person.name)
+
+
+def map_actors(candidates: Iterable[Candidate], actors: ActorMapper) -> Iterator[Candidate]:
+    """Set `actor` of every candidate that is still to become a row."""
+    for batch in batches(candidates):
+        actors.learn({(c.user_type, c.user_id, c.username) for c in batch if not c.passed_over and not c.beyond})
+        for candidate in batch:
+            if not candidate.passed_over and not candidate.beyond:
+                candidate.actor = actors.cache[candidate.user_type, candidate.user_id, candidate.username]
+            yield candidate
+
+
+def batches(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
+    """Lists of candidates, bounded in rows and in bytes."""
+    batch: list[Candidate] = []
+    size = 0
+    for candidate in candidates:
+        batch.append(candidate)
+        size += len(candidate.changes)
+        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,119 @@
+"""One chunk, top to bottom. Only this file imports the steps."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from migration.cdp import Cdp
+from migration.crm import Crm
+from migration.mapping import Mapping
+from migration.pipeline.actors import ActorMapper, map_actors
+from migration.pipeline.categories import CategoryMapper, map_categories
+from migration.pipeline.contacts import Contacts, resolve_contacts
+from migration.pipeline.extract import Selection, extract, organisations
+from migration.pipeline.load import Target, foresee, load, mark_unstorable, stage
+from migration.pipeline.problems import Unstorable
+from migration.pipeline.records import Candidate, Receipt
+from migration.pipeline.rows import RowWriter
+from migration.pipeline.verify import verify
+
+VERSION = 1  # raised by hand whenever the same audits would become other rows
+
+
+def silent(name: str) -> None:
+    """A checkpoint nobody listens to."""
+
+
+@dataclass
+class World:
+    """What a worker holds while it works on one run: the doors, and everything that is the same for all of the run's chunks."""
+
+    crm: Crm
+    cdp: Cdp
+    account_id: UUID
+    organisation: int
+    organisation_attribute: str
+    run_id: UUID
+    writes: bool
+    mapping: Mapping
+    revision: int
+    watermark: dict[str, datetime]
+    live_since: datetime | None
+    seam_lag: timedelta
+    rivals: dict[int, set[int]]
+    actors: ActorMapper
+    categories: CategoryMapper
+    checkpoint: Callable[[str], None] = field(default=silent)  # called between phases: heartbeat, pause, tests' faults
+
+    def close(self) -> None:
+        self.crm.close()
+        self.cdp.close()
+
+
+@dataclass(frozen=True)
+class Work:
+    """One chunk as the pipeline sees it: whose contacts, which audits, and under which fence."""
+
+    chunk: UUID
+    token: int
+    generation: int
+    person_from: int
+    person_to: int
+    audit_from: int | None = None
+    audit_to: int | None = None
+    pairs: list[tuple[int, int]] | None = None  # a sample, instead of the whole range
+
+
+def process_chunk(work: Work, world: World) -> Receipt:
+    """Move one chunk: every candidate ends in exactly one outcome, in one CDP transaction. A dry run does all but write."""
+    staged = map_and_stage(work, world)
+    world.checkpoint("staged")
+    target = aim(work, world)
+    if not world.writes:
+        return foresee(world.cdp, target, staged)
+    receipt = load(world.cdp, target, staged, world.checkpoint)
+    world.checkpoint("committed")
+    return verify(receipt, world.cdp, target) if receipt is staged else receipt
+
+
+def remap(pairs: list[tuple[int, int]], world: World) -> Receipt:
+    """Map single candidates (CRM person id, audit id) again from scratch, and foresee what loading them would change."""
+    persons = [person for person, _ in pairs]
+    work = Work(uuid4(), 0, 0, min(persons), max(persons), pairs=pairs)
+    return foresee(world.cdp, aim(work, world), map_and_stage(work, world))
+
+
+def map_and_stage(work: Work, world: World) -> Receipt:
+    """Stage the chunk's rows in the CDP session; nothing but a batch of candidates is ever held in memory."""
+    # Asked for beforehand: while the COPY into staging runs, its session can do nothing else.
+    claims = world.cdp.contacts(world.account_id, work.person_from, work.person_to)
+    rows = RowWriter(str(world.account_id), world.mapping, world.revision, world.crm.shape)
+    try:
+        return stage(mapped(work, world, claims), world.cdp, rows, Receipt())
+    except Unstorable:  # in which rows, only jsonb itself can tell
+        return stage(mapped(work, world, claims, probing=True), world.cdp, rows, Receipt())
+
+
+def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: bool = False) -> Iterator[Candidate]:
+    """The chunk's candidates with all that the steps decide, read in one snapshot of the CRM."""
+    persons = sorted({person for person, _ in work.pairs} & claims.keys()) if work.pairs is not None else list(claims)
+    selection = Selection(persons, work.audit_from, work.audit_to, work.pairs)
+    with world.crm.snapshot() as connection:
+        named = organisations(connection, world.crm.shape, world.mapping, selection.persons, world.organisation_attribute)
+        contacts = Contacts(world.organisation, claims, world.rivals, named)
+        world.checkpoint("reading")
+        candidates = extract(connection, world.crm.shape, world.mapping, selection, world.watermark)
+        if probing:
+            candidates = mark_unstorable(candidates)
+        resolved = resolve_contacts(candidates, contacts)
+        attributed = map_actors(resolved, world.actors)
+        yield from map_categories(attributed, world.categories)
+
+
+def aim(work: Work, world: World) -> Target:
+    """The chunk's target. Only candidates this close to the first live row can be its double."""
+    seam = (world.live_since - world.seam_lag).isoformat() if world.live_since else "infinity"
+    return Target(
+        run=world.run_id, account=world.account_id, chunk=work.chunk, token=work.token, generation=work.generation, seam=seam, lag=world.seam_lag
+    )

@@ -1,0 +1,218 @@
+"""ActivityLoader: COPY into a temporary staging table with no lock held, then one short CDP transaction: fence, upsert, receipt."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from uuid import UUID
+
+import psycopg
+
+from migration import copytext
+from migration.cdp import Cdp
+from migration.doors import translated
+from migration.pipeline.problems import Fenced, LiveRowSlippedIn, Problem, Unstorable, failure
+from migration.pipeline.records import Candidate, Quarantined, Receipt
+from migration.pipeline.rows import COLUMNS, RowWriter
+from migration.states import Reason
+
+STAGING = """
+    CREATE TEMP TABLE IF NOT EXISTS calm_staging (
+        id uuid NOT NULL, contact_id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, actor_id text, actor_name text,
+        occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, digest bigint NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL)"""
+
+VERDICT = """
+    CREATE TEMP TABLE IF NOT EXISTS calm_verdict (
+        id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, old_category text, outcome text NOT NULL)"""
+
+# Where the row in the CDP (t) is not what was mapped (s). The revision's number alone is no difference: it would make every row one.
+DIFFERS = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id, t.changes, t.context - 'mapping_revision')
+        IS DISTINCT FROM (%(account)s, s.contact_id, s.category, s.actor_kind, s.occurred_at, s.source_audit_id, s.changes, s.context - 'mapping_revision')
+     OR t.actor_id IS DISTINCT FROM s.actor_id OR t.actor_name IS DISTINCT FROM s.actor_name"""
+
+# Each staged row's outcome. A live row holds the audit; or one without an audit id is so close behind that it may be the same.
+CLASSIFY = f"""
+    INSERT INTO calm_verdict
+    SELECT s.id, s.category, s.actor_kind, t.category AS old_category,
+           CASE WHEN live.id IS NOT NULL THEN 'already_live'
+                WHEN s.occurred_at >= %(seam)s::timestamptz AND EXISTS (
+                    SELECT FROM contact_activity_logs l WHERE l.contact_id = s.contact_id AND l.category = s.category
+                    AND l.origin = 'live' AND l.source_audit_id IS NULL
+                    AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s) THEN 'probable_overlap'
+                WHEN t.id IS NULL THEN 'written'
+                WHEN {DIFFERS} THEN 'corrected'
+                WHEN t.run_id = %(run)s THEN 'own'
+                ELSE 'unchanged' END AS outcome
+    FROM calm_staging s
+    LEFT JOIN contact_activity_logs t ON t.id = s.id
+    LEFT JOIN contact_activity_logs live
+        ON live.source_audit_id = s.source_audit_id AND live.contact_id = s.contact_id AND live.origin = 'live'"""  # noqa: S608 - constants only
+
+UPSERT = """
+    INSERT INTO contact_activity_logs AS t (id, account_id, contact_id, category, actor_kind, actor_id, actor_name, occurred_at, changes, context,
+                                            origin, source_audit_id, run_id)
+    SELECT s.id, %(account)s, s.contact_id, s.category, s.actor_kind, s.actor_id, s.actor_name, s.occurred_at, s.changes, s.context,
+           'crm_migration', s.source_audit_id, %(run)s
+    FROM calm_staging s JOIN calm_verdict v USING (id) WHERE v.outcome IN ('written', 'corrected') ORDER BY s.id
+    ON CONFLICT (id) DO UPDATE SET
+        account_id = excluded.account_id, contact_id = excluded.contact_id, category = excluded.category, actor_kind = excluded.actor_kind,
+        actor_id = excluded.actor_id, actor_name = excluded.actor_name, occurred_at = excluded.occurred_at, changes = excluded.changes,
+        context = excluded.context, source_audit_id = excluded.source_audit_id, run_id = excluded.run_id
+    WHERE t.origin = 'crm_migration'"""
+
+FENCE = """
+    INSERT INTO calm.receipts AS r (chunk, run_id, account_id, token, generation) VALUES (%(chunk)s, %(run)s, %(account)s, %(token)s, %(generation)s)
+    ON CONFLICT (chunk) DO UPDATE SET token = excluded.token WHERE r.token <= excluded.token
+    RETURNING generation, receipt"""
+
+
+class Target:
+    """Where a chunk's rows go: the run and account they belong to, the chunk's fence, and the seam with live sync."""
+
+    def __init__(self, *, run: UUID, account: UUID, chunk: UUID, token: int, generation: int, seam: object, lag: object) -> None:
+        self.names = {
+            "run": run, "account": account, "chunk": chunk, "token": token, "generation": generation, "seam": seam, "lag": lag,
+        }  # fmt: skip
+
+
+def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, receipt: Receipt) -> Receipt:
+    """COPY what is to become a row into staging; count the rest on the receipt. Everything lazy before this step runs here.
+
+    Raises Unstorable where jsonb refuses a value; then nothing is staged.
+    """
+    with translated("CDP_DATABASE_URL"):
+        cdp.connection.execute(STAGING)
+        cdp.connection.execute(VERDICT)
+        cdp.connection.execute("TRUNCATE calm_staging")
+        try:
+            with cdp.connection.cursor().copy(f"COPY calm_staging ({', '.join(COLUMNS)}) FROM STDIN") as copy:
+                for line in lines(candidates, writer, receipt):
+                    copy.write(line)
+            cdp.connection.execute("ANALYZE calm_staging")
+        except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
+            raise Unstorable(type(error).__name__) from error
+    return receipt
+
+
+def lines(candidates: Iterable[Candidate], writer: RowWriter, receipt: Receipt) -> Iterator[bytes]:
+    """COPY lines of the candidates that become rows; each of the others is counted where it belongs."""
+    for candidate in candidates:
+        if candidate.beyond:
+            receipt.beyond[candidate.category or "unreadable"] += 1
+        elif candidate.skipped:
+            receipt.skipped[candidate.skipped] += 1
+        elif candidate.problem:
+            receipt.quarantined.append(aside(candidate, candidate.problem))
+        else:
+            try:
+                line = writer.line(candidate)
+            except Exception as error:  # noqa: BLE001 - one poisoned row is put aside, the chunk goes on
+                receipt.quarantined.append(aside(candidate, failure(error)))
+            else:
+                yield line
+
+
+def aside(candidate: Candidate, problem: Problem) -> Quarantined:
+    return Quarantined(candidate.person_id, candidate.audit_id, candidate.contact_id, problem)
+
+
+def mark_unstorable(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Ask jsonb itself about every candidate's changes; the slow way, taken once staging met a value that it refuses.
+
+    It asks in a session of its own, since the loader's is in the middle of its COPY.
+    """
+    with closing(Cdp()) as cdp:
+        for candidate in candidates:
+            if not candidate.passed_over and not candidate.beyond:
+                try:
+                    cdp.rows("SELECT %s::jsonb IS NULL", (copytext.read(candidate.changes),))
+                except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
+                    candidate.problem = Problem(Reason.CHANGES_UNSTORABLE, f"jsonb refuses it ({type(error).__name__})")
+            yield candidate
+
+
+def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str], None] = lambda name: None) -> Receipt:
+    """One short transaction: fence, classify, upsert, receipt. An earlier receipt of this chunk is returned instead, and nothing written.
+
+    Raises Fenced where a higher token is known, LiveRowSlippedIn where a live row took a key meanwhile.
+    """
+    names = target.names
+    try:
+        with cdp.transaction() as connection:
+            row = connection.execute(FENCE, names).fetchone()
+            if row is None:
+                raise Fenced("another worker holds this chunk with a higher fencing token")
+            generation, earlier = row
+            if earlier and generation == names["generation"]:
+                return Receipt.from_json(earlier)
+            classify(connection, names, receipt)
+            changed = connection.execute(UPSERT, names).rowcount
+            if changed != receipt.written + receipt.corrected:
+                raise LiveRowSlippedIn("rows changed between classification and upsert")
+            settle_own(connection, receipt, Receipt.from_json(earlier) if earlier else None)
+            checkpoint("before receipt")
+            connection.execute(
+                "UPDATE calm.receipts SET receipt = %(receipt)s, generation = %(generation)s, committed_at = now() WHERE chunk = %(chunk)s",
+                names | {"receipt": json.dumps(receipt.as_json())},
+            )
+            checkpoint("before commit")
+    except psycopg.errors.UniqueViolation as error:
+        raise LiveRowSlippedIn("a row with the same audit and contact appeared meanwhile") from error
+    return receipt
+
+
+def foresee(cdp: Cdp, target: Target, receipt: Receipt) -> Receipt:
+    """A dry run's `load`: the same classification, nothing written, and up to three rows before -> after kept as a sample."""
+    with cdp.transaction() as connection:
+        classify(connection, target.names, receipt)
+        receipt.samples = samples(connection)
+        settle_own(connection, receipt, None)
+    return receipt
+
+
+def classify(connection: psycopg.Connection, names: dict[str, object], receipt: Receipt) -> None:
+    """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind."""
+    connection.execute("TRUNCATE calm_verdict")
+    connection.execute(CLASSIFY, names)
+    counted = connection.execute(
+        """SELECT outcome, category, actor_kind, old_category, count(*) FROM calm_verdict GROUP BY 1, 2, 3, 4"""
+    )
+    tally: Counter[str] = Counter()
+    for outcome, category, actor_kind, old, number in counted:
+        tally[outcome] += number
+        if outcome in ("written", "corrected", "unchanged", "own"):
+            receipt.categories[category] += number
+            receipt.actor_kinds[actor_kind] += number
+        if outcome == "corrected":
+            receipt.recategorised[f"{old} -> {category}"] += number
+    receipt.written, receipt.corrected, receipt.unchanged = tally["written"], tally["corrected"], tally["unchanged"]
+    receipt.already_live = tally["already_live"]
+    if tally["probable_overlap"]:
+        receipt.quarantined += overlaps(connection)
+
+
+def overlaps(connection: psycopg.Connection) -> list[Quarantined]:
+    rows = connection.execute(
+        """SELECT ('x' || left(replace(s.id::text, '-', ''), 12))::bit(48)::bigint, s.source_audit_id, s.contact_id::text
+           FROM calm_staging s JOIN calm_verdict v USING (id) WHERE v.outcome = 'probable_overlap' ORDER BY s.id"""
+    )
+    problem = Problem(Reason.PROBABLE_OVERLAP, "a live row of the same contact and category follows within the seam's lag and names no audit")
+    return [Quarantined(person, audit, contact, problem) for person, audit, contact in rows]
+
+
+def settle_own(connection: psycopg.Connection, receipt: Receipt, earlier: Receipt | None) -> None:
+    """Rows that this very run wrote or corrected before (a chunk done again) keep that outcome in the ledger."""
+    own = connection.execute("SELECT count(*) FROM calm_verdict WHERE outcome = 'own'").fetchone()
+    number = own[0] if own else 0
+    again = receipt.corrected  # what this pass corrects, it may itself have written before
+    written_before = min(earlier.written, number + again) if earlier else number
+    receipt.written += written_before
+    receipt.corrected = number + again - written_before
+
+
+def samples(connection: psycopg.Connection) -> list[dict[str, object]]:
+    """Up to three rows that would be written or corrected: what stands there now (null for a new one), and what would."""
+    query = """SELECT to_jsonb(t) - 'inserted_at', to_jsonb(s) - 'digest'
+               FROM calm_verdict v JOIN calm_staging s USING (id) LEFT JOIN contact_activity_logs t ON t.id = v.id
+               WHERE v.outcome IN ('written', 'corrected') AND length(s.changes::text) < 4000 ORDER BY v.outcome, v.id LIMIT 3"""
+    return [{"before": before, "after": after} for before, after in connection.execute(query)]

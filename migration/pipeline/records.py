@@ -1,0 +1,89 @@
+"""The hand-over types between the steps of one chunk."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from migration.mapping import Role
+from migration.pipeline.problems import Problem
+
+
+class Actor(NamedTuple):
+    kind: str
+    id: str | None
+    name: str | None
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One audit as it concerns one contact. Bytes are fields in COPY's text format, carried through unread where possible."""
+
+    person_id: int
+    audit_id: int
+    role: Role
+    class_name: str
+    record_id: bytes
+    user_type: bytes
+    user_id: bytes
+    username: bytes
+    action: bytes
+    occurred_at: bytes
+    beyond: bool  # made at or after the watermark: left to the live sync, counted only
+    comment: bytes  # as JSON
+    changes: bytes  # as JSON, once extract has read it
+    contact_id: str | None = None
+    actor: Actor | None = None
+    category: str = ""
+    fallthrough: str | None = None
+    associations: dict[str, object] | None = None
+    skipped: str = ""
+    problem: Problem | None = None
+
+    @property
+    def passed_over(self) -> bool:
+        """Whether the steps after the one that decided have nothing to do with it."""
+        return bool(self.skipped) or self.problem is not None
+
+
+@dataclass(slots=True)
+class Quarantined:
+    person_id: int
+    audit_id: int
+    contact_id: str | None
+    problem: Problem
+
+
+@dataclass
+class Receipt:
+    """What became of every candidate of a chunk. As JSON it lies in the CDP beside the rows, and on the chunk in the console."""
+
+    written: int = 0
+    corrected: int = 0
+    unchanged: int = 0
+    already_live: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    waived: Counter[str] = field(default_factory=Counter)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    categories: Counter[str] = field(default_factory=Counter)  # of rows that are ours: written, corrected, unchanged
+    actor_kinds: Counter[str] = field(default_factory=Counter)
+    recategorised: Counter[str] = field(default_factory=Counter)  # of corrected rows: "old -> new"
+    beyond: Counter[str] = field(default_factory=Counter)
+    samples: list[dict[str, object]] = field(default_factory=list)  # dry run: rows before -> after
+    digest: int = 0  # sum of the row digests, modulo 2**64
+
+    def as_json(self) -> dict[str, object]:
+        """Plain JSON; `from_json` is its inverse."""
+        plain = {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
+        plain["digest"] = str(self.digest)  # beyond 2**53
+        plain["quarantined"] = [
+            [q.person_id, q.audit_id, q.contact_id, q.problem.reason, q.problem.detail, q.problem.error_class] for q in self.quarantined
+        ]
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: dict) -> "Receipt":
+        quarantined = [Quarantined(p, a, contact, Problem(*problem)) for p, a, contact, *problem in plain["quarantined"]]
+        counters = ("skipped", "waived", "categories", "actor_kinds", "recategorised", "beyond")
+        return cls(
+            **plain | {name: Counter(plain[name]) for name in counters} | {"digest": int(plain["digest"]), "quarantined": quarantined}
+        )

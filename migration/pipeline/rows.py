@@ -1,0 +1,95 @@
+"""From a mapped candidate to the row of contact_activity_logs, as one line for COPY; and the row's digest, in Python and in SQL."""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import md5
+
+from migration import copytext
+from migration.crm import INTEGERS, Shape
+from migration.mapping import Mapping
+from migration.pipeline import changes
+from migration.pipeline.records import Actor, Candidate
+
+COLUMNS = ("id", "contact_id", "category", "actor_kind", "actor_id", "actor_name", "occurred_at", "source_audit_id", "digest", "changes", "context")
+VERSION_AND_VARIANT = (8 << 76) | (2 << 62)  # RFC 9562: UUIDv8, variant 10
+SEPARATOR = b"\x1f"
+
+# The digest of a committed row, as `digest` below computes it of the mapped one. Session settings: UTC, ISO dates.
+DIGEST_SQL = r"""('x' || left(md5(concat_ws(E'\x1f', t.id, t.account_id, t.contact_id, t.category, t.actor_kind,
+    coalesce(t.actor_id, '\N'), coalesce(t.actor_name, '\N'), t.occurred_at, coalesce(t.source_audit_id::text, '\N'), t.origin)), 16))::bit(64)::bigint"""
+
+
+def row_id(person_id: int, audit_id: int) -> str:
+    """UUIDv8: CRM person id in the upper 48 bits, audit id in the lower 62. Raises ValueError where one does not fit."""
+    if not (0 <= person_id < 1 << 48 and 0 <= audit_id < 1 << 62):
+        raise ValueError("a CRM person id or audit id is out of the range that a row id can carry")
+    digits = f"{(person_id << 80) | VERSION_AND_VARIANT | audit_id:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+@lru_cache(maxsize=10_000)
+def json_field(text: str | None) -> bytes:
+    """A text as a JSON value inside a COPY field."""
+    return copytext.write(json.dumps(text, ensure_ascii=False))
+
+
+@lru_cache(maxsize=10_000)
+def actor_fields(actor: Actor) -> tuple[bytes, bytes]:
+    """The actor's three columns as COPY fields joined by tabs, and as the digest reads them."""
+    texts = (actor.kind, actor.id, actor.name)
+    return b"\t".join(map(copytext.write, texts)), SEPARATOR.join(b"\\N" if t is None else t.encode() for t in texts)
+
+
+@dataclass
+class RowWriter:
+    """Writes the rows of one chunk; what is the same for all of them is kept here."""
+
+    account_id: str
+    mapping: Mapping
+    revision: int
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        self._account = self.account_id.encode()
+        self._tail = b', "mapping_revision": ' + str(self.revision).encode() + b"}"
+
+    def line(self, candidate: Candidate) -> bytes:
+        """The COPY line, newline included. Raises where the candidate cannot become a row."""
+        if candidate.actor is None or candidate.contact_id is None:
+            raise ValueError("a candidate without actor or contact is no row")
+        key = row_id(candidate.person_id, candidate.audit_id).encode()
+        contact, category, audit = candidate.contact_id.encode(), candidate.category.encode(), str(candidate.audit_id).encode()
+        actor, actor_digest = actor_fields(candidate.actor)
+        scalars = (key, self._account, contact, category, actor_digest, candidate.occurred_at, audit, b"crm_migration")
+        number = int.from_bytes(md5(SEPARATOR.join(scalars), usedforsecurity=False).digest()[:8], signed=True)
+        fields = (key, contact, category, actor, candidate.occurred_at, audit, str(number).encode(), self.changes(candidate), self.context(candidate))
+        return b"\t".join(fields) + b"\n"
+
+    def changes(self, candidate: Candidate) -> bytes:
+        """audited_changes less the secrets; read only where a secret's name may occur."""
+        if not self.mapping.secret_pattern.search(candidate.changes):
+            return candidate.changes
+        return copytext.write(changes.without(copytext.unescape(candidate.changes).decode(), self.mapping.is_secret))
+
+    def context(self, candidate: Candidate) -> bytes:
+        """What the audit said besides its changes, as recorded: overrides and look-ups never alter it."""
+        parts = [
+            b'{"action": ' + json_field(candidate.action.decode()),
+            b', "auditable_type": ' + json_field(candidate.class_name),
+            b', "auditable_id": ' + self.number(candidate.record_id, self.shape.record_id),
+            b', "user_type": ' + json_field(copytext.read(candidate.user_type)),
+            b', "user_id": ' + self.number(candidate.user_id, self.shape.user_id),
+            b', "comment": ' + candidate.comment,
+        ]
+        if candidate.fallthrough:
+            parts.append(b', "fallthrough": ' + json_field(candidate.fallthrough))
+        if candidate.associations:
+            parts.append(b"".join(b", " + json_field(k) + b": " + copytext.write(json.dumps(v, ensure_ascii=False)) for k, v in candidate.associations.items()))
+        return b"".join(parts) + self._tail
+
+    def number(self, field: bytes, column_type: str) -> bytes:
+        """An id as JSON: a number where the column holds numbers, else text."""
+        if field == copytext.NULL:
+            return b"null"
+        return field if column_type in INTEGERS else json_field(copytext.read(field))

@@ -1,0 +1,60 @@
+"""Celery's side: a nudge carries a run's id, the tick sends nudges. Losing one loses nothing; the chunk table is the queue of record."""
+
+import logging
+import os
+import socket
+
+from django.conf import settings
+from django.utils import timezone
+
+from calm_console.celery import app
+from migration import chunks, runs
+from migration.doors import Misconfigured, Outage
+from migration.models import Run
+from migration.states import RunReason, RunState
+
+log = logging.getLogger(__name__)
+
+
+def worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@app.task(name="migration.work", queue=settings.CELERY_TASK_DEFAULT_QUEUE)
+def work(*, run_id: int) -> None:
+    """Do a turn of the run's work, and pass the nudge on while there is more."""
+    run = Run.objects.get(pk=run_id)
+    planned = run.state == RunState.PLANNED
+    try:
+        outcome = runs.step(run, owner=worker_name())
+    except Outage as error:
+        runs.note(run, str(error))
+        return  # the tick nudges again
+    except Misconfigured as error:
+        runs.interrupt(run, str(error), by=worker_name(), now=timezone.now(), code=RunReason.STOPPED)
+        return
+    if outcome == runs.Step.WORKED and planned:
+        nudge_all(run)
+    elif outcome == runs.Step.WORKED:
+        nudge(run_id)
+
+
+@app.task(name="migration.tick", queue=settings.CELERY_TASK_DEFAULT_QUEUE)
+def tick() -> None:
+    """What beat sends once a minute: nudges for every run that has work. Two ticks at once only double nudges."""
+    for run in Run.objects.workable():
+        nudge_all(run)
+
+
+def nudge_all(run: Run) -> None:
+    """A nudge for each chunk that could be worked on beside those that are, up to WORKERS_PER_RUN at once."""
+    for _ in range(max(1, min(settings.WORKERS_PER_RUN, chunks.waiting(run)) - chunks.leases(run))):
+        nudge(run.pk)
+
+
+def nudge(run_id: int) -> None:
+    """Ask the workers to look at a run. Redis may be away: then the next tick asks again."""
+    try:
+        work.apply_async(kwargs={"run_id": run_id}, retry=False)
+    except Exception as error:  # noqa: BLE001 - whatever the broker raises, the run does not depend on it
+        log.warning("no nudge for run %s: the broker at REDIS_URL does not answer (%s)", run_id, type(error).__name__)

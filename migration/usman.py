@@ -1,0 +1,90 @@
+"""The door to USMAN, the user directory: one call, `GetUsersByEmails`, over HTTP with JSON."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import httpx
+import stamina
+from django.conf import settings
+
+from migration.doors import Misconfigured, Outage
+
+PATH = "/usman.v1.UserService/GetUsersByEmails"
+BATCH = 100  # USMAN's own limit
+STATUSES = ("ACTIVE", "DEACTIVATED")
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class UsmanUser:
+    id: str
+    name: str | None
+    status: str  # one of STATUSES
+
+
+class TryAgain(RuntimeError):
+    """An answer that another attempt may better: 5xx, 429, or none."""
+
+
+class Usman:
+    def __init__(self, url: str | None = None) -> None:
+        self.url = settings.USMAN_URL if url is None else url
+        if not self.url:
+            raise Misconfigured("USMAN_URL is not set: set it to the user directory's base URL, for example http://usman.internal:8080.")
+        if not self.url.startswith(("http://", "https://")):
+            raise Misconfigured("USMAN_URL cannot be read as a URL: write http://host:port or https://host:port.")
+        self.client = httpx.Client(base_url=self.url.rstrip("/"), timeout=settings.USMAN_TIMEOUT_SECONDS, trust_env=False)
+
+    def close(self) -> None:
+        self.client.close()
+
+    def users_by_email(self, emails: Iterable[str]) -> dict[str, UsmanUser | None]:
+        """Each e-mail (in lower case) and whom USMAN knows by it; None where it knows nobody, or two people.
+
+        Raises Outage where USMAN does not answer after three attempts, or answers what its contract does not have: then nobody
+        may be taken for unknown.
+        """
+        wanted = sorted({email.lower() for email in emails})
+        found: dict[str, UsmanUser | None] = dict.fromkeys(wanted)
+        for start in range(0, len(wanted), BATCH):
+            batch = wanted[start : start + BATCH]
+            found |= read_answer(self.ask(batch), set(batch))
+        return found
+
+    def ask(self, batch: list[str]) -> object:
+        """One call with bounded retries; the decoded body."""
+        try:
+            for attempt in stamina.retry_context(on=(httpx.TransportError, TryAgain), attempts=ATTEMPTS, wait_initial=0.2, wait_max=2.0):
+                with attempt:
+                    response = self.client.post(PATH, json={"emails": batch})
+                    if response.status_code >= 500 or response.status_code == 429:
+                        raise TryAgain(f"it answered {response.status_code}")
+        except (httpx.HTTPError, TryAgain) as error:
+            what = str(error) if isinstance(error, TryAgain) else f"{type(error).__name__}"
+            raise Outage(f"USMAN_URL: USMAN did not answer {ATTEMPTS} attempts ({what}): wait for it, or correct USMAN_URL.") from error
+        except httpx.InvalidURL as error:
+            raise Misconfigured("USMAN_URL cannot be read as a URL: write http://host:port or https://host:port.") from error
+        if response.status_code != 200:
+            raise Outage(f"USMAN_URL: USMAN answered {response.status_code} to GetUsersByEmails: check its URL and its log.")
+        try:
+            return response.json()
+        except ValueError as error:
+            raise Outage("USMAN_URL: USMAN's answer is not JSON: check that USMAN_URL names USMAN.") from error
+
+
+def read_answer(body: object, asked: set[str]) -> dict[str, UsmanUser | None]:
+    """The users of one answer by lower-case e-mail; raises Outage for what the contract does not have."""
+    users = body.get("users", []) if isinstance(body, dict) else None
+    if not isinstance(users, list):
+        raise Outage('USMAN_URL: USMAN\'s answer has no list "users": check that USMAN_URL names USMAN.')
+    found: dict[str, UsmanUser | None] = {}
+    for user in users:
+        if not isinstance(user, dict) or not all(isinstance(user.get(key), str) and user[key] for key in ("id", "email")):
+            raise Outage("USMAN_URL: USMAN's answer holds a user without id or e-mail; nobody can be told apart by it.")
+        if user.get("status") not in STATUSES:
+            raise Outage(f"USMAN_URL: USMAN gave a status that its contract does not have ({str(user.get('status'))[:40]!r}).")
+        email = user["email"].lower()
+        if email in asked:
+            # Two people under one e-mail: nobody can say which of them acted.
+            found[email] = None if email in found else UsmanUser(user["id"], user.get("name"), user["status"])
+    return found

@@ -1,0 +1,66 @@
+"""Opens the three doors for a worker and gathers what is the same for all chunks of a run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from django.conf import settings
+
+from migration import mapping as mappings
+from migration import watermark
+from migration.cdp import Cdp
+from migration.crm import Crm
+from migration.models import RivalClaim, Run
+from migration.people import People
+from migration.pipeline.actors import ActorMapper
+from migration.pipeline.categories import CategoryMapper
+from migration.pipeline.flow import World
+from migration.usman import Usman
+
+
+@contextmanager
+def opened(run: Run) -> Iterator[World]:
+    """The world of a planned run; its connections are closed at the end. Raises Outage or Misconfigured."""
+    usman = Usman()
+    crm = Crm()
+    try:
+        cdp = Cdp()
+        try:
+            yield world(run, crm, cdp, usman)
+        finally:
+            cdp.close()
+    finally:
+        crm.close()
+        usman.close()
+
+
+def world(run: Run, crm: Crm, cdp: Cdp, usman: Usman) -> World:
+    account = run.account
+    capabilities = frozenset(run.capabilities)
+    mapping = mappings.parse(run.mapping_revision.document)
+    organisation = account.crm_organization_id
+    return World(
+        crm=crm,
+        cdp=cdp,
+        account_id=account.cdp_id,
+        organisation=organisation,
+        organisation_attribute=settings.CRM_ORGANIZATION_ATTRIBUTE,
+        run_id=run.uuid,
+        writes=run.writes,
+        mapping=mapping,
+        revision=run.mapping_revision.number,
+        watermark=watermark.from_json(run.watermark or {}),
+        live_since=min(cdp.live_since(account.cdp_id).values(), default=None),
+        seam_lag=timedelta(seconds=settings.SEAM_LAG_SECONDS),
+        rivals=rivals(run),
+        actors=ActorMapper(mapping, organisation, capabilities, People(run, crm, usman)),
+        categories=CategoryMapper(mapping, organisation, capabilities),
+    )
+
+
+def rivals(run: Run) -> dict[int, set[int]]:
+    """Person -> organisations of other accounts that claim it."""
+    found: dict[int, set[int]] = {}
+    for person, organisation in RivalClaim.objects.filter(run=run).values_list("person_id", "crm_organization_id"):
+        found.setdefault(person, set()).add(organisation)
+    return found
