@@ -51,7 +51,7 @@ def candidate(fields: list[bytes], mapping: Mapping, reader: Reader) -> Candidat
     )
     try:
         found.changes = reader(raw)
-        if action == b"update" and _EMPTY_OBJECT.fullmatch(found.changes):
+        if action == b"update" and not found.beyond and _EMPTY_OBJECT.fullmatch(found.changes):
             found.skipped = NOTHING_CHANGED
             return found
     except Unreadable as error:

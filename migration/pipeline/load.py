@@ -166,7 +166,6 @@ def foresee(cdp: Cdp, target: Target, receipt: Receipt) -> Receipt:
     with cdp.transaction() as connection:
         classify(connection, target.names, receipt)
         receipt.samples = samples(connection)
-        settle_own(connection, receipt, None)
     return receipt
 
 
@@ -185,7 +184,7 @@ def classify(connection: psycopg.Connection, names: dict[str, object], receipt: 
             receipt.actor_kinds[actor_kind] += number
         if outcome == "corrected":
             receipt.recategorised[f"{old} -> {category}"] += number
-    receipt.written, receipt.corrected, receipt.unchanged = tally["written"], tally["corrected"], tally["unchanged"]
+    receipt.written, receipt.corrected, receipt.unchanged = tally["written"], tally["corrected"], tally["unchanged"] + tally["own"]
     receipt.already_live = tally["already_live"]
     if tally["probable_overlap"]:
         receipt.quarantined += overlaps(connection)
@@ -204,6 +203,7 @@ def settle_own(connection: psycopg.Connection, receipt: Receipt, earlier: Receip
     """Rows that this very run wrote or corrected before (a chunk done again) keep that outcome in the ledger."""
     own = connection.execute("SELECT count(*) FROM calm_verdict WHERE outcome = 'own'").fetchone()
     number = own[0] if own else 0
+    receipt.unchanged -= number
     again = receipt.corrected  # what this pass corrects, it may itself have written before
     written_before = min(earlier.written, number + again) if earlier else number
     receipt.written += written_before

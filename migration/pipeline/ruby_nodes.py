@@ -15,13 +15,14 @@ from yaml import (
     SequenceStartEvent,
     StreamEndEvent,
     YAMLError,
+    __with_libyaml__,
 )
 
 from migration.pipeline.problems import Unreadable
 
-try:
-    from yaml.cyaml import CParser as Parser  # libyaml, which is Psych's own parser
-except ImportError:
+if __with_libyaml__:
+    from yaml import CSafeLoader as Parser  # libyaml, which is Psych's own parser
+else:
     Parser = SafeLoader  # type: ignore[assignment, misc]
 
 

@@ -217,7 +217,7 @@ def _date(text: str) -> str:
 
 
 def _binary(text: str) -> str:
-    """Psych before 2.1 also wrote texts with many letters beyond ASCII as binary; what is not UTF-8 the gem cannot write as JSON."""
+    """Old Psych also wrote texts with many letters beyond ASCII as binary; what is not UTF-8 the gem cannot write as JSON."""
     try:
         return base64.b64decode("".join(text.split()), validate=True).decode()
     except (binascii.Error, ValueError) as error:

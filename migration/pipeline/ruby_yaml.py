@@ -151,9 +151,10 @@ _IPV6_TAIL = re.compile(r"::(ffff:)?[0-9a-f]{1,4}:[0-9a-f]{1,4}")
 def _address(node: Mapping) -> str:
     """IPAddr; its family is the operating system's number: 2 for IPv4, and for IPv6 10, 23, 28 or 30."""
     family, address, mask = (_integer(field) for field in _fields(node, "family", "addr", "mask_addr"))
+    zones = [_value(value) for key, value in node.pairs() if isinstance(key, Scalar) and key.text == "zone_id"]
     bits = {2: 32, 10: 128, 23: 128, 28: 128, 30: 128}.get(family, 0)
     hosts = mask ^ ((1 << bits) - 1)
-    if not bits or not 0 <= min(address, mask) <= max(address, mask) < 1 << bits or hosts & (hosts + 1):
+    if not bits or not 0 <= min(address, mask) <= max(address, mask) < 1 << bits or hosts & (hosts + 1) or any(zones):
         raise UnreadableYaml("it holds an IP address that is none", "value")
     text = str(ipaddress.IPv4Address(address) if bits == 32 else ipaddress.IPv6Address(address))
     if tail := _IPV6_TAIL.fullmatch(text):

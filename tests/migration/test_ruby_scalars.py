@@ -16,8 +16,9 @@ IP = "!ruby/object:IPAddr"
 TRUE = ["yes", "YES", "True", "on", "On"]
 FALSE = ["no", "No", "off", "FALSE"]
 NULL = ["~", "null", "NULL", ".INF", "+.inf", "-.Inf", ".NaN"]
-ALWAYS_TEXT = ["y", "n", "nulls", "yes please", "=", "a,b", "1-2", "1.2.3", "12:60", "0,9", "089", "0b2", "-a", "+62 812", ".", "._", "1.5e3",
-               "2023-02-30", "2023-13-01", "2023-02-30 00:00:00 Z", "2023-01-01 25:00:00 Z", "2023-01-01 00:00:00 +530", "12-5-2023"]
+ALWAYS_TEXT = ["y", "n", "nulls", "yes please", "=", "a,b", "1-2", "1.2.3", "12:60", "0,9", "089", "0b2", "-a", "+62 812", ".", "._",
+               "1.5e3", "2023-02-30", "2023-13-01", "2023-02-30 00:00:00 Z", "2023-01-01 25:00:00 Z", "2023-01-01 00:00:00 +530",
+               "12-5-2023"]
 # Some Psych of those years took these for text and so left them unquoted; no Psych writes a number or a date like this.
 TEXT_TO_SOME_PSYCH = ["1e3", "344455e6", "0o17", "0X1F", "09:30", "0:05", "1.", "1,", "1_", "1__0", "7.e-002", "1:2:3:4", "10000-01-01"]
 NUMBERS = [
@@ -108,6 +109,7 @@ NO_VALUE = [
     *[f"!ruby/object:BigDecimal {text}" for text in ("x", "0.1e1", "18:0x1", "'18:'", "18:1_0", "''")],
     "!binary |\n  wyg=\n",
     "!binary 'x'",
+    f"{IP} {{family: 10, addr: 1, mask_addr: {2**128 - 1}, zone_id: '%eth0'}}",
     "!ruby/object:DateTime yesterday",
     "!ruby/object:Date yesterday",
     "!ruby/regexp /(?i:x)/",

@@ -1,0 +1,139 @@
+"""Real servers for the tests: databases of their own on the embedded PostgreSQL, or on DATABASE_URL's server where that is set.
+
+The CRM and the CDP are loaded once into template databases; a test that asks for `systems` gets copies of its own, reached by roles
+that have the documented grants and nothing else.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+
+ROLES = {"crm": "calm_test_reader", "cdp": "calm_test_cdp"}
+PASSWORD = "calm-test"
+
+
+def at(url: str, database: str, user: str = "", password: str = "") -> str:
+    """The URL with another database, and another login where one is given."""
+    parts = urlsplit(url)
+    login = f"{user}:{password}@{parts.netloc.rpartition('@')[2]}" if user else parts.netloc
+    return urlunsplit(parts._replace(netloc=login, path=f"/{database}"))
+
+
+def run_sql(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def rows(url: str, query: str, parameters: object = None) -> list[tuple]:
+    """The answer to one query, read as the database's owner."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection.execute(query, parameters).fetchall()
+
+
+@dataclass
+class Systems:
+    """A CRM and a CDP of one test: `crm` and `cdp` are the owner's URLs, for arranging and looking; the console has the roles' ones."""
+
+    crm: str
+    cdp: str
+    usman: str
+
+    def change_crm(self, *statements: str) -> None:
+        run_sql(self.crm, *statements)
+
+    def change_cdp(self, *statements: str) -> None:
+        run_sql(self.cdp, *statements)
+
+    def activities(self, where: str = "true") -> list[tuple]:
+        """Whole rows of contact_activity_logs, but the time of insertion, by id."""
+        return rows(
+            self.cdp,
+            f"""SELECT id::text, account_id::text, contact_id::text, category, actor_kind, actor_id, actor_name, occurred_at,
+                       changes::text, context::text, origin, source_audit_id, run_id::text
+                FROM contact_activity_logs WHERE {where} ORDER BY id""",
+        )
+
+
+@pytest.fixture(scope="session")
+def postgres() -> str:
+    """The owner's URL of the server; the two login roles exist on it."""
+    url = os.environ["DATABASE_URL"]
+    for role in ROLES.values():
+        if not rows(url, "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)):
+            run_sql(url, f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+    return url
+
+
+@pytest.fixture(scope="session")
+def templates(postgres: str) -> Iterator[dict[str, str]]:
+    """Template databases: the samples as the demo loads them."""
+    from calm_console.demo import sample
+
+    names = {name: f"calm_test_{os.getpid()}_{name}" for name in ("crm_sample", "crm_sample_yaml", "sample_cdp")}
+    for name, database in names.items():
+        run_sql(postgres, f"CREATE DATABASE {database} TEMPLATE template0 ENCODING 'UTF8'")
+        if name == "sample_cdp":
+            sample.load_cdp(at(postgres, database), role=ROLES["cdp"])
+        else:
+            sample.load_crm(at(postgres, database), dump=name, reader=ROLES["crm"])
+    yield names
+    for database in names.values():
+        run_sql(postgres, f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def usman_url() -> Iterator[str]:
+    """The USMAN stand-in over the sample's users, over real HTTP."""
+    from calm_console.demo.stand_ins import DATA
+
+    yield from serve_usman(DATA / "sample_usman_users.json")
+
+
+def serve_usman(users: Path) -> Iterator[str]:
+    from calm_console.demo import stand_ins
+
+    server = stand_ins.server("usman", 0, users)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def systems(request, postgres, templates, usman_url, settings, transactional_db) -> Iterator[Systems]:
+    """Fresh copies of the sample CRM and CDP, and the console's settings pointed at them through the limited roles.
+
+    `@pytest.mark.parametrize("systems", ["crm_sample_yaml"], indirect=True)` chooses the CRM sample.
+    """
+    wanted = {"crm": getattr(request, "param", "crm_sample"), "cdp": "sample_cdp"}
+    names = {}
+    for system, template in wanted.items():
+        names[system] = f"calm_test_{os.getpid()}_{system}"
+        run_sql(postgres, f"DROP DATABASE IF EXISTS {names[system]} WITH (FORCE)", f"CREATE DATABASE {names[system]} TEMPLATE {templates[template]}")
+        # Grants on the database itself do not come with a template.
+        extra = ", TEMPORARY, CREATE" if system == "cdp" else ""
+        run_sql(postgres, f"GRANT CONNECT{extra} ON DATABASE {names[system]} TO {ROLES[system]}")
+    settings.CRM_DATABASE_URL = at(postgres, names["crm"], ROLES["crm"], PASSWORD)
+    settings.CDP_DATABASE_URL = at(postgres, names["cdp"], ROLES["cdp"], PASSWORD)
+    settings.USMAN_URL = usman_url
+    yield Systems(at(postgres, names["crm"]), at(postgres, names["cdp"]), usman_url)
+    for name in names.values():
+        run_sql(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def blank(name: str = "") -> re.Pattern[str]:
+    """What no message to a user may hold: a traceback, or the tests' password."""
+    return re.compile(rf"Traceback|{PASSWORD}")
