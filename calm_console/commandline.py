@@ -28,10 +28,13 @@ def execute(argv: list[str]) -> int:
 
 
 def start_embedded() -> None:
-    """Start the servers for which no URL is set."""
+    """Start the servers for which no URL is set. Settings come first: they read .env, which may set one."""
+    from django.conf import settings
+
     from calm_console import embedded
 
-    embedded.start(os.environ)
+    if settings.configured or settings.DATABASE_URL:
+        embedded.start(os.environ)
 
 
 def refuse(sentence: str, code: int = 2) -> int:

@@ -11,7 +11,7 @@ from psycopg import sql
 from migration import copytext
 from migration.crm import TEXTS, Shape
 from migration.mapping import ENTITY_OF_ROLE, Mapping, Role
-from migration.pipeline import changes
+from migration.pipeline import changes, ruby_yaml
 from migration.pipeline.problems import NOTHING_CHANGED, Problem, Unreadable
 from migration.pipeline.records import Candidate
 from migration.states import Reason
@@ -94,8 +94,6 @@ def read_yaml(raw: bytes) -> bytes:
     """text holds Ruby YAML."""
     if raw == copytext.NULL:
         raise Unreadable("it is NULL")
-    from migration.pipeline import ruby_yaml
-
     text = ruby_yaml.to_json(copytext.unescape(raw).decode())
     if "\\u" in text:
         check_escapes(text)

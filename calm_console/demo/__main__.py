@@ -1,0 +1,107 @@
+"""`make demo`: the sample, moved from a CRM to a CDP before your eyes; then the console served, unless SERVE=0.
+
+Every step is one that an operator takes on real systems, by the same commands. Exit code 0 only if every ledger balances and verifies.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from calm_console import embedded
+from calm_console.demo import sample, stand_ins
+from calm_console.demo.logins import LOGINS
+
+ROOT = Path(__file__).parents[2]
+MAPPING = Path(__file__).parent / "mapping.json"
+ORGANISATIONS = (1, 2, 3)
+COMPLETE = (0, 3)  # run_account's exit codes for a run that balances and verifies: complete, partial
+
+
+def main() -> int:
+    environ = dict(os.environ)
+    environ["PYTHONUNBUFFERED"] = "1"
+    try:
+        prepare(environ)
+    except (embedded.EmbeddedError, sample.NotTheSample) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    failed = [step for step in steps() if not ran(step, environ)]
+    if failed:
+        say(f"{len(failed)} of the demo's steps did not end well; see above.")
+        return 1
+    say("Every ledger balances and every run verifies.")
+    tell_where(environ)
+    return serve(environ) if environ.get("SERVE", "1") != "0" else 0
+
+
+def prepare(environ: dict[str, str]) -> None:
+    """Servers up, sample loaded. Databases that URLs name are only filled where they are empty, and only ever with the sample."""
+    say("Starting servers (those for which no URL is set)")
+    with_stand_ins(environ)
+    embedded.start(environ)
+    urls = embedded.environment(environ)
+    crm, cdp = environ.get("CRM_DATABASE_URL", "").strip(), environ.get("CDP_DATABASE_URL", "").strip()
+    say("Loading the sample: 2,002 audits of three organisations, and the CDP's contacts")
+    sample.load_crm(crm) if crm else sample.load_crm(embedded.admin_url("crm"), reader="crm_reader")
+    sample.load_cdp(cdp) if cdp else sample.load_cdp(embedded.admin_url("cdp"), role="calm_cdp")
+    environ |= urls
+
+
+def with_stand_ins(environ: dict[str, str]) -> None:
+    """The demo's people are in the stand-in, whichever database the CRM is in."""
+    if environ.get("CRM_DATABASE_URL", "").strip() and not environ.get("USMAN_URL", "").strip():
+        without = {name: value for name, value in environ.items() if name != "CRM_DATABASE_URL"}
+        embedded.start(without)
+        urls = embedded.environment(without)
+        environ |= {name: urls[name] for name in ("USMAN_URL", "IAG_URL") if not environ.get(name, "").strip()}
+
+
+def steps() -> list[tuple[str, tuple[str, ...], tuple[int, ...]]]:
+    """What is done, the command that does it, and its good exit codes."""
+    mapping = ("publish_mapping", "--file", str(MAPPING.relative_to(ROOT)), "--yes", "--by", "demo", "--note", "the sample's classes and ids")
+    found = [
+        ("The console's own tables", ("migrate", "--verbosity", "0"), (0,)),
+        ("Demo logins", ("demo_logins",), (0,)),
+        ("Accounts from the CDP", ("sync_accounts",), (0,)),
+        ("The mapping", mapping, (0,)),
+    ]
+    for organisation in ORGANISATIONS:
+        for mode in ("dry-run", "production"):
+            command = ("run_account", str(organisation), "--mode", mode, "--inline")
+            found.append((f"Organisation {organisation}, {mode}", command, COMPLETE))
+    return found
+
+
+def ran(step: tuple[str, tuple[str, ...], tuple[int, ...]], environ: dict[str, str]) -> bool:
+    about, command, good = step
+    say(f"{about}: manage.py {' '.join(command)}")
+    return subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=environ, check=False).returncode in good
+
+
+def tell_where(environ: dict[str, str]) -> None:
+    """How to look at what was made."""
+    command = f"{Path(sys.executable).parent.relative_to(ROOT) if Path(sys.executable).is_relative_to(ROOT) else Path(sys.executable).parent}/python"
+    print(f"  look again:      {command} manage.py verify_account 1")
+    print(f"  the servers:     {command} -m calm_console.embedded urls   (make stop ends them)")
+    for name, password in LOGINS.items():
+        print(f"  login:           {name} / {password}")
+
+
+def serve(environ: dict[str, str]) -> int:
+    """The console on loopback until it is stopped."""
+    port = environ.get("PORT", "8000")
+    say(f"The console is served at http://127.0.0.1:{port}/ (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "gunicorn", "calm_console.wsgi", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--log-level", "warning"]
+    try:
+        return subprocess.run(command, cwd=ROOT, env=environ, check=False).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def say(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
