@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_urlsafe
+from typing import Any
 
 import environ as django_environ
 from django.core.exceptions import ImproperlyConfigured
@@ -19,6 +20,14 @@ embedded_urls = embedded.environment(env.ENVIRON)
 def url(name: str) -> str:
     """The URL in variable `name`; an unset one is the embedded server's, or '' where there is none to take its place."""
     return env.str(name, default="").strip() or embedded_urls.get(name, "")
+
+
+def number(name: str, default: int, least: int = 0) -> int:
+    """A whole number in variable `name`."""
+    text = env.str(name, default="").strip()
+    if text and not (text.isdecimal() and int(text) >= least):
+        raise ImproperlyConfigured(f"{name} must be a whole number of at least {least}, not {text[:40]!r}.")
+    return int(text) if text else default
 
 
 def secret_key() -> str:
@@ -54,29 +63,30 @@ IAG_URL = url("IAG_URL")
 
 CRM_USER_NAME_COLUMN = env.str("CRM_USER_NAME_COLUMN", default="full_name")
 CRM_ORGANIZATION_ATTRIBUTE = env.str("CRM_ORGANIZATION_ATTRIBUTE", default="organization_id")
-CRM_STATEMENT_TIMEOUT_SECONDS = env.int("CRM_STATEMENT_TIMEOUT_SECONDS", default=300)
-CDP_STATEMENT_TIMEOUT_SECONDS = env.int("CDP_STATEMENT_TIMEOUT_SECONDS", default=300)
-CONNECT_TIMEOUT_SECONDS = env.int("CONNECT_TIMEOUT_SECONDS", default=5)
-USMAN_TIMEOUT_SECONDS = env.float("USMAN_TIMEOUT_SECONDS", default=5.0)
+CRM_STATEMENT_TIMEOUT_SECONDS = number("CRM_STATEMENT_TIMEOUT_SECONDS", 300, least=1)
+CDP_STATEMENT_TIMEOUT_SECONDS = number("CDP_STATEMENT_TIMEOUT_SECONDS", 300, least=1)
+CONNECT_TIMEOUT_SECONDS = number("CONNECT_TIMEOUT_SECONDS", 5, least=1)
+USMAN_TIMEOUT_SECONDS = number("USMAN_TIMEOUT_SECONDS", 5, least=1)
 
-SAFETY_LAG_HOURS = env.int("SAFETY_LAG_HOURS", default=24)
-SEAM_LAG_SECONDS = env.int("SEAM_LAG_SECONDS", default=10)
-CHUNK_SIZE = env.int("CHUNK_SIZE", default=10_000)
-LEASE_SECONDS = env.int("LEASE_SECONDS", default=30)
-WORKERS_PER_RUN = env.int("WORKERS_PER_RUN", default=4)
-TURN_SECONDS = env.int("TURN_SECONDS", default=20)
+SAFETY_LAG_HOURS = number("SAFETY_LAG_HOURS", 24)
+SEAM_LAG_SECONDS = number("SEAM_LAG_SECONDS", 10)
+CHUNK_SIZE = number("CHUNK_SIZE", 10_000, least=1)
+LEASE_SECONDS = number("LEASE_SECONDS", 30, least=1)
+WORKERS_PER_RUN = number("WORKERS_PER_RUN", 4, least=1)
+TURN_SECONDS = number("TURN_SECONDS", 20, least=1)
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 # --------------------------------------------------------------------------------------------------------------------
 
 
 def console_database() -> dict[str, object]:
     """DATABASE_URL as Django wants it; only PostgreSQL will do."""
+    wanted = "DATABASE_URL must name a PostgreSQL database: postgresql://user:password@host:5432/name."
+    if not DATABASE_URL.startswith(("postgresql://", "postgres://")):
+        raise ImproperlyConfigured(wanted)
     try:
-        config = dict(env.db_url_config(DATABASE_URL))
-    except Exception as error:
-        raise ImproperlyConfigured("DATABASE_URL cannot be read as a URL: write postgresql://user:password@host:5432/name.") from error
-    if config.get("ENGINE") != "django.db.backends.postgresql":
-        raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database: postgresql://user:password@host:5432/name.")
+        config: dict[str, Any] = dict(env.db_url_config(DATABASE_URL))
+    except ValueError as error:
+        raise ImproperlyConfigured(wanted) from error
     options = config.setdefault("OPTIONS", {})
     options.setdefault("connect_timeout", CONNECT_TIMEOUT_SECONDS)
     return config | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True}
@@ -161,5 +171,6 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     # psycopg's and httpx's INFO lines say nothing that a run's events do not, and httpx's hold URLs.
-    "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpcore", "psycopg", "psycopg.pool", "stamina")},
+    # A retry is no news; that all of them failed is said by whoever asked.
+    "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpcore", "psycopg", "psycopg.pool")} | {"stamina": {"level": "ERROR"}},
 }

@@ -68,6 +68,7 @@ def start(wish: Wish, *, by: str, now: datetime) -> Run:
         raise Refused("No mapping revision is published: run `manage.py publish_mapping --file mapping.json --yes`.")
     asked = {
         "mode": wish.mode, "mapping_revision": revision, "pipeline_version": VERSION, "capabilities": sorted(decision.capabilities),
+        "systems": worlds.systems(),
     }  # fmt: skip
     try:
         with transaction.atomic():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import httpx
 import stamina
 from django.conf import settings
+from stamina.instrumentation import LoggingOnRetryHook, set_on_retry_hooks
 
 from migration.doors import Misconfigured, Outage
 
@@ -13,6 +14,7 @@ PATH = "/usman.v1.UserService/GetUsersByEmails"
 BATCH = 100  # USMAN's own limit
 STATUSES = ("ACTIVE", "DEACTIVATED")
 ATTEMPTS = 3
+set_on_retry_hooks([LoggingOnRetryHook])  # the default would print to standard output where structlog is installed
 
 
 @dataclass(frozen=True)

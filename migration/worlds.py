@@ -1,15 +1,20 @@
 """Opens the three doors for a worker and gathers what is the same for all chunks of a run."""
 
+import hashlib
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 
+import psycopg
 from django.conf import settings
+from psycopg.conninfo import conninfo_to_dict
 
 from migration import mapping as mappings
 from migration import watermark
 from migration.cdp import Cdp
 from migration.crm import Crm
+from migration.doors import Misconfigured
 from migration.models import RivalClaim, Run
 from migration.people import People
 from migration.pipeline.actors import ActorMapper
@@ -21,6 +26,11 @@ from migration.usman import Usman
 @contextmanager
 def opened(run: Run) -> Iterator[World]:
     """The world of a planned run; its connections are closed at the end. Raises Outage or Misconfigured."""
+    if run.systems != systems():
+        raise Misconfigured(
+            f"CRM_DATABASE_URL or CDP_DATABASE_URL names another database here than where {run} was planned: "
+            "start the account's run again with these, or give this process the same ones."
+        )
     usman = Usman()
     crm = Crm()
     try:
@@ -32,6 +42,25 @@ def opened(run: Run) -> Iterator[World]:
     finally:
         crm.close()
         usman.close()
+
+
+def systems() -> str:
+    """A digest of which CRM and CDP this process would reach (host, port, database): a run belongs to the two it was planned on."""
+    found = []
+    for variable in ("CRM_DATABASE_URL", "CDP_DATABASE_URL"):
+        try:
+            parts = conninfo_to_dict(getattr(settings, variable))
+        except psycopg.ProgrammingError as error:
+            raise Misconfigured(f"{variable} cannot be read as a URL: write postgresql://user:password@host:5432/name.") from error
+        found.append([parts.get("host", ""), str(parts.get("port", "5432")), parts.get("dbname", "")])
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def check() -> list[str]:
+    """Open and close all three doors; what is more than needed comes back as warnings. Raises Outage or Misconfigured."""
+    Usman().close()
+    with closing(Crm()) as crm, closing(Cdp()):
+        return crm.excess_rights()
 
 
 def world(run: Run, crm: Crm, cdp: Cdp, usman: Usman) -> World:

@@ -38,7 +38,7 @@ class Watch:
     def show(self, *, final: bool = False) -> None:
         """The run's state and progress now; plain lines only where something changed or time passed."""
         done = progress.of(self.run, now=timezone.now())
-        about = f"{self.run.state}{': ' + self.run.reason if self.run.reason else ''}"
+        about = f"{self.run.state}{' (' + self.run.reason.rstrip('.') + ')' if self.run.reason else ''}"
         pace = f"{done.rate:,.0f}/s" + (f", about {clock(done.eta)} left" if done.eta and self.run.state == RunState.RUNNING else "")
         if self.bar and self.task is not None:
             label = f"{about}  {done.done:,} of {done.total:,}  {pace}"
@@ -46,7 +46,7 @@ class Watch:
             return
         if about != self.last_text or final or time.monotonic() - self.last_line > LINE_EVERY:
             line = f"Run {self.run.pk} {about}: {done.done:,} of {done.total:,} audits, chunk {done.chunks_done} of {done.chunks}, {pace}"
-            if line != self.last_text:
+            if not final or about != self.last_text:
                 self.out.aside(line)
             self.last_text, self.last_line = about, time.monotonic()
 

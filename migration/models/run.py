@@ -27,6 +27,7 @@ class Run(models.Model):
     mapping_revision = models.ForeignKey(MappingRevision, on_delete=models.PROTECT)
     pipeline_version = models.PositiveIntegerField()
     capabilities = models.JSONField(default=list, help_text="Gates D, E, F as they were when the run was planned.")
+    systems = models.CharField(max_length=64, help_text="Digest of the CRM's and the CDP's host, port and database.")
     chunk_size = models.PositiveIntegerField()
     watermark = models.JSONField(null=True, help_text="ISO 8601 by entity; set by the planning.")
     contacts_without_source_id = models.PositiveIntegerField(null=True)

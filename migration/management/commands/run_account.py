@@ -5,7 +5,7 @@ import time
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from migration import reports, runs, tasks
+from migration import reports, runs, tasks, worlds
 from migration.doors import Misconfigured, Outage
 from migration.management.output import Output, account_of, refusals_as_sentences
 from migration.management.watching import Watch
@@ -29,14 +29,16 @@ class Command(BaseCommand):
     def handle(self, **options):
         account = account_of(options["organisation"])
         out = Output(self, options["json"])
+        if options["inline"]:
+            for right in worlds.check():
+                out.aside(f"Warning: CRM_DATABASE_URL: {right}, which the console does not need and gate A will refuse.")
         mode = RunMode.DRY_RUN if options["mode"] == "dry-run" else RunMode.PRODUCTION
         run = runs.start(runs.Wish(account, mode, options["chunk_size"]), by=getpass.getuser(), now=timezone.now())
-        if options["inline"]:
-            work_inline(run, out)
-        else:
-            wait_for_workers(run, out)
+        stopped = work_inline(run, out) if options["inline"] else wait_for_workers(run, out)
         run.refresh_from_db()
         out.json(reports.as_json(run))
+        if stopped:
+            raise CommandError(stopped)
         for line in reports.in_words(run):
             out.line(line)
         sys.exit(EXIT_CODES.get(RunState(run.state), 1))
@@ -49,8 +51,8 @@ def positive(text: str) -> int:
     return number
 
 
-def work_inline(run: Run, out: Output) -> None:
-    """Every step here, one after another. An outage interrupts the run: started again, it goes on where it stopped."""
+def work_inline(run: Run, out: Output) -> str | None:
+    """Every step here, one after another. An outage interrupts the run and is returned in words: started again, it goes on where it stopped."""
     owner = tasks.worker_name()
     with Watch(run, out) as watch:
         try:
@@ -63,10 +65,11 @@ def work_inline(run: Run, out: Output) -> None:
         except (Outage, Misconfigured) as error:
             code = RunReason.OUTAGE if isinstance(error, Outage) else RunReason.STOPPED
             runs.interrupt(run, str(error), by=owner, now=timezone.now(), code=code)
-            raise CommandError(f"{error} Run {run.pk} is interrupted; the same command goes on where it stopped.") from error
+            return f"{error} Run {run.pk} is interrupted; the same command goes on where it stopped."
+    return None
 
 
-def wait_for_workers(run: Run, out: Output) -> None:
+def wait_for_workers(run: Run, out: Output) -> str | None:
     """Nudge the workers and show how they get on. Stopping this command does not stop the run."""
     tasks.nudge_all(run)
     with Watch(run, out) as watch:
@@ -75,3 +78,4 @@ def wait_for_workers(run: Run, out: Output) -> None:
             run.refresh_from_db()
             watch.show()
             watch.renudge()
+    return run.reason if run.state == RunState.INTERRUPTED else None
