@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from migration.crm import Crm
+from migration.crm import TEXTS, Crm
+from migration.links import Reader
 from migration.mapping import Mapping, Role
-from migration.pipeline.extract import Selection, array, companions, key, literals, watermark_of_row
+from migration.pipeline.extract import Links, array, companions, literals, watermark_of_row
 from migration.watermark import from_json
 
 PERSONS_AT_ONCE = 2000
@@ -35,31 +36,57 @@ class Cut:
     expected: int
 
 
-def count(crm: Crm, mapping: Mapping, watermark: dict[str, str], persons: list[int]) -> Iterator[PersonCount]:
-    """Each person's audits and candidates, by a query of its own: by sets, not contact by contact as extraction goes."""
+def count(crm: Crm, mapping: Mapping, watermark: dict[str, str], persons: list[int], links: Reader) -> Iterator[PersonCount]:
+    """Each person's audits and candidates, by queries of their own: by sets, not contact by contact as extraction goes."""
     for start in range(0, len(persons), PERSONS_AT_ONCE):
         batch = persons[start : start + PERSONS_AT_ONCE]
-        found = {int(person): (audits, candidates) for person, audits, candidates in crm.rows(counting_query(crm, mapping, watermark, batch))}
+        found: dict[int, list[int]] = {person: [0, 0] for person in batch}
+        for source in sources(crm, mapping, batch, links.of(batch)):
+            for person, audits, candidates in crm.rows(counting_query(crm, mapping, watermark, source)):
+                found[int(person)][0] += audits
+                found[int(person)][1] += candidates
         for person in batch:
-            yield PersonCount(person, *found.get(person, (0, 0)))
+            yield PersonCount(person, *found[person])
 
 
-def counting_query(crm: Crm, mapping: Mapping, watermark: dict[str, str], persons: list[int]) -> sql.Composed:
-    return sql.SQL(
-        """SELECT person, count(*), count(*) FILTER (WHERE before) FROM (
-               SELECT a.auditable_id AS person, {before} AS before FROM audits a
-               WHERE a.auditable_type IN ({contacts}) AND a.auditable_id = ANY({record_keys})
-               UNION ALL
-               SELECT a.associated_id, {before} FROM audits a
-               WHERE a.associated_type IN ({contacts}) AND a.associated_id = ANY({associated_keys}) AND a.auditable_type IN ({companions})
-           ) concerned GROUP BY person"""
-    ).format(
-        before=before(crm, mapping, watermark),
-        contacts=literals(mapping.classes(Role.CONTACT)),
-        companions=literals(companions(mapping)),
-        record_keys=keys(persons, crm.shape.record_id),
-        associated_keys=keys(persons, crm.shape.associated_id),
+def counting_query(crm: Crm, mapping: Mapping, watermark: dict[str, str], source: sql.Composed) -> sql.Composed:
+    return sql.SQL("SELECT person, count(*), count(*) FILTER (WHERE {before}) FROM {source} a GROUP BY person").format(
+        before=before(crm, mapping, watermark), source=source
     )
+
+
+def sources(crm: Crm, mapping: Mapping, persons: list[int], links: Links) -> Iterator[sql.Composed]:
+    """Subqueries that together give every audit with each of these persons it concerns, as column `person`: no pair twice.
+
+    Contact rules 1 and 2; 4; then 3 and 5, whose audits the LinkIndex names.
+    """
+    if persons:
+        yield sql.SQL(
+            """(SELECT auditable_id AS person, * FROM audits WHERE auditable_type IN ({contacts}) AND auditable_id = ANY({record_keys})
+                UNION ALL
+                SELECT associated_id, * FROM audits
+                WHERE associated_type IN ({contacts}) AND associated_id = ANY({associated_keys}) AND auditable_type IN ({companions}))"""
+        ).format(
+            contacts=literals(mapping.classes(Role.CONTACT)),
+            companions=literals(companions(mapping)),
+            record_keys=keys(persons, crm.shape.record_id),
+            associated_keys=keys(persons, crm.shape.associated_id),
+        )
+    spans = [(person, deal, start, end) for deal, found in links.by_deal.items() for person, start, end in found]
+    if spans and mapping.classes(Role.DEAL):
+        yield sql.SQL(
+            """(SELECT l.person, a.* FROM unnest({persons}, {deals}, {starts}, {ends}) AS l(person, deal, start, stop) JOIN audits a
+                ON a.auditable_type IN ({classes}) AND a.auditable_id = {deal_key} AND a.id > l.start AND a.id < l.stop)"""
+        ).format(
+            **{name: array([span[at] for span in spans]) for at, name in enumerate(("persons", "deals", "starts", "ends"))},
+            classes=literals(mapping.classes(Role.DEAL)),
+            deal_key=sql.SQL("l.deal::text" if crm.shape.record_id in TEXTS else "l.deal"),
+        )
+    pairs = [(person, audit) for audit, found in links.by_audit.items() for person, _ in found]
+    if pairs:
+        yield sql.SQL("(SELECT l.person, a.* FROM unnest({}, {}) AS l(person, audit) JOIN audits a ON a.id = l.audit)").format(
+            array([person for person, _ in pairs]), array([audit for _, audit in pairs])
+        )
 
 
 def before(crm: Crm, mapping: Mapping, watermark: dict[str, str]) -> sql.Composed:
@@ -69,10 +96,10 @@ def before(crm: Crm, mapping: Mapping, watermark: dict[str, str]) -> sql.Compose
 
 def keys(persons: list[int], column_type: str) -> sql.Composed:
     """The persons' ids in the column's own kind."""
-    return sql.SQL("{}::text[]").format(array(persons)) if str(key(column_type).as_string()) != "p.id" else array(persons)
+    return sql.SQL("{}::text[]").format(array(persons)) if column_type in TEXTS else array(persons)
 
 
-def cut(counts: Iterator[PersonCount], size: int, crm: Crm, mapping: Mapping) -> Iterator[Cut]:
+def cut(counts: Iterator[PersonCount], size: int, crm: Crm, mapping: Mapping, links: Reader) -> Iterator[Cut]:
     """Chunks of about `size` audits, in the order of person ids and without gaps, so that a contact that appears meanwhile has its chunk.
 
     A contact with more than `size` audits is cut by audit id.
@@ -83,24 +110,23 @@ def cut(counts: Iterator[PersonCount], size: int, crm: Crm, mapping: Mapping) ->
             yield Cut(start, last, None, None, rows)
             start, rows, persons = last + 1, 0, 0
         if each.audits > size:
-            yield from split(each, size, crm, mapping)
+            yield from split(each, size, crm, mapping, links)
             start, last = each.person_id + 1, each.person_id
             continue
         rows, persons, last = rows + each.audits, persons + 1, each.person_id
     yield Cut(start, LAST_PERSON, None, None, rows)
 
 
-def split(heavy: PersonCount, size: int, crm: Crm, mapping: Mapping) -> Iterator[Cut]:
+def split(heavy: PersonCount, size: int, crm: Crm, mapping: Mapping, links: Reader) -> Iterator[Cut]:
     """One contact's chunks, each of `size` audits."""
-    audits = sorted(row[0] for row in crm.rows(audit_ids(crm, mapping, heavy.person_id)))
+    persons = [heavy.person_id]
+    audits = sorted(
+        row[0]
+        for source in sources(crm, mapping, persons, links.of(persons))
+        for row in crm.rows(sql.SQL("SELECT a.id FROM {} a").format(source))
+    )
     starts = audits[::size] or [0]
     for number, first in enumerate(starts):
         following = starts[number + 1] if number + 1 < len(starts) else None
         expected = min(size, len(audits) - number * size)
         yield Cut(heavy.person_id, heavy.person_id, first if number else None, following, expected)
-
-
-def audit_ids(crm: Crm, mapping: Mapping, person: int) -> sql.Composed:
-    from migration.pipeline.extract import by_contact
-
-    return sql.SQL("SELECT a.id FROM {} a").format(by_contact(crm.shape, mapping, Selection([person])))

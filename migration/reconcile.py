@@ -11,12 +11,10 @@ from uuid import UUID
 from psycopg import sql
 
 from migration.ledger import Ledger
-from migration.mapping import Role
 from migration.models import QuarantinedCandidate, Run
-from migration.pipeline.extract import companions, literals
 from migration.pipeline.flow import World, remap
 from migration.pipeline.rows import row_id
-from migration.planning import before, keys
+from migration.planning import before, sources
 
 PERSONS_AT_ONCE = 500
 SAMPLE = 1000
@@ -80,23 +78,15 @@ def person_batches(world: World) -> Iterator[dict[int, list[str]]]:
 
 
 def source_keys(world: World, persons: list[int]) -> dict[Key, bool]:
-    """Candidate key -> whether it is an update that changed nothing. By sets, through its own SQL, not the extractor's."""
-    empty = "a.action = 'update' AND a.audited_changes = '{}'" if world.crm.shape.changes == "jsonb" else "false"
-    statement = sql.SQL(
-        """SELECT a.auditable_id, a.id, {empty} FROM audits a
-           WHERE a.auditable_type IN ({contacts}) AND a.auditable_id = ANY({record_keys}) AND {before}
-           UNION ALL
-           SELECT a.associated_id, a.id, {empty} FROM audits a
-           WHERE a.associated_type IN ({contacts}) AND a.associated_id = ANY({associated_keys}) AND a.auditable_type IN ({companions}) AND {before}"""
-    ).format(
-        empty=sql.SQL(empty),
-        before=before(world.crm, world.mapping, {entity: moment.isoformat() for entity, moment in world.watermark.items()}),
-        contacts=literals(world.mapping.classes(Role.CONTACT)),
-        companions=literals(companions(world.mapping)),
-        record_keys=keys(persons, world.crm.shape.record_id),
-        associated_keys=keys(persons, world.crm.shape.associated_id),
-    )
-    return {(int(person), audit): bool(nothing) for person, audit, nothing in world.crm.rows(statement)}
+    """Candidate key -> whether it is an update that changed nothing. By sets, through SQL of its own, not the extractor's."""
+    empty = sql.SQL("a.action = 'update' AND a.audited_changes = '{}'" if world.crm.shape.changes == "jsonb" else "false")
+    limit = before(world.crm, world.mapping, {entity: moment.isoformat() for entity, moment in world.watermark.items()})
+    statement = sql.SQL("SELECT a.person, a.id, coalesce({empty}, false) FROM {source} a WHERE {before}")
+    return {
+        (int(person), audit): nothing
+        for source in sources(world.crm, world.mapping, persons, world.links.of(persons))
+        for person, audit, nothing in world.crm.rows(statement.format(empty=empty, source=source, before=limit))
+    }
 
 
 def compare(source: dict[Key, bool], batch: dict[int, list[str]], world: World, quarantined: set[Key], found: Verification) -> list[Key]:

@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from migration import chunks, events, ledger, planning, reconcile, watermark, worlds
+from migration import chunks, events, ledger, links, planning, reconcile, watermark, worlds
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
@@ -166,13 +166,18 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
         events.record("schema made", "schema calm was made in the CDP for fences and receipts", now=timezone.now(), by=owner, run=run)
     now = timezone.now()
     account = run.account
-    mark = watermark.as_json(watermark.resolve(cdp, account, now=now, safety_lag=timedelta(hours=settings.SAFETY_LAG_HOURS)))
+    moments = watermark.resolve(cdp, account, now=now, safety_lag=timedelta(hours=settings.SAFETY_LAG_HOURS))
+    mark = watermark.as_json(moments)
     mapping = mappings.parse(run.mapping_revision.document)
+    index = links.up_to_date(
+        mapping, crm, worlds.address("CRM_DATABASE_URL"), needed=moments["deal"], now=now, pulse=lambda: renew(run)
+    )  # fmt: skip
+    reader = links.Reader(index)
     candidates = 0
 
     def counted() -> Iterator[planning.PersonCount]:
         nonlocal candidates
-        for each in planning.count(crm, mapping, mark, cdp.persons(account.cdp_id)):
+        for each in planning.count(crm, mapping, mark, cdp.persons(account.cdp_id), reader):
             candidates += each.candidates
             yield each
 
@@ -181,10 +186,10 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
         RivalClaim.objects.bulk_create(
             [RivalClaim(run=run, person_id=person, crm_organization_id=org) for person, org in cdp.rival_claims(account.cdp_id)], batch_size=1000
         )
-        cuts = planning.cut(counted(), run.chunk_size, crm, mapping)
+        cuts = planning.cut(counted(), run.chunk_size, crm, mapping, reader)
         Chunk.objects.bulk_create((Chunk(uuid=uuid4(), run=run, number=n, **vars(cut)) for n, cut in enumerate(cuts, 1)), batch_size=1000)
         move(
-            run, RunState.RUNNING, by=owner, now=now, watermark=mark, candidates=candidates, started_at=now,
+            run, RunState.RUNNING, by=owner, now=now, watermark=mark, candidates=candidates, started_at=now, link_index=index,
             contacts_without_source_id=cdp.contacts_without_source_id(account.cdp_id),
         )  # fmt: skip
 

@@ -1,7 +1,6 @@
 """Opens the three doors for a worker and gathers what is the same for all chunks of a run."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -11,7 +10,7 @@ from django.conf import settings
 from psycopg.conninfo import conninfo_to_dict
 
 from migration import mapping as mappings
-from migration import watermark
+from migration import links, watermark
 from migration.cdp import Cdp
 from migration.crm import Crm
 from migration.doors import Misconfigured
@@ -45,15 +44,17 @@ def opened(run: Run) -> Iterator[World]:
 
 
 def systems() -> str:
-    """A digest of which CRM and CDP this process would reach (host, port, database): a run belongs to the two it was planned on."""
-    found = []
-    for variable in ("CRM_DATABASE_URL", "CDP_DATABASE_URL"):
-        try:
-            parts = conninfo_to_dict(getattr(settings, variable))
-        except psycopg.ProgrammingError as error:
-            raise Misconfigured(f"{variable} cannot be read as a URL: write postgresql://user:password@host:5432/name.") from error
-        found.append([parts.get("host", ""), str(parts.get("port", "5432")), parts.get("dbname", "")])
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    """A digest of which CRM and CDP this process would reach: a run belongs to the two it was planned on."""
+    return hashlib.sha256(f"{address('CRM_DATABASE_URL')} {address('CDP_DATABASE_URL')}".encode()).hexdigest()
+
+
+def address(variable: str) -> str:
+    """Host, port and database of a URL, without login."""
+    try:
+        parts = conninfo_to_dict(getattr(settings, variable))
+    except psycopg.ProgrammingError as error:
+        raise Misconfigured(f"{variable} cannot be read as a URL: write postgresql://user:password@host:5432/name.") from error
+    return f"{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
 
 
 def check() -> list[str]:
@@ -82,6 +83,7 @@ def world(run: Run, crm: Crm, cdp: Cdp, usman: Usman) -> World:
         live_since=min(cdp.live_since(account.cdp_id).values(), default=None),
         seam_lag=timedelta(seconds=settings.SEAM_LAG_SECONDS),
         rivals=rivals(run),
+        links=links.Reader(run.link_index),
         actors=ActorMapper(mapping, organisation, capabilities, People(run, crm, usman)),
         categories=CategoryMapper(mapping, organisation, capabilities),
     )

@@ -2,6 +2,7 @@ from django.db import models
 from django.db.models import Q
 
 from migration.models.account import Account
+from migration.models.link_index import LinkIndex
 from migration.models.mapping_revision import MappingRevision
 from migration.states import ACTIVE, FINISHED, WORKABLE, RunMode, RunReason, RunState
 
@@ -30,6 +31,7 @@ class Run(models.Model):
     systems = models.CharField(max_length=64, help_text="Digest of the CRM's and the CDP's host, port and database.")
     chunk_size = models.PositiveIntegerField()
     watermark = models.JSONField(null=True, help_text="ISO 8601 by entity; set by the planning.")
+    link_index = models.ForeignKey(LinkIndex, null=True, on_delete=models.PROTECT)
     contacts_without_source_id = models.PositiveIntegerField(null=True)
     candidates = models.PositiveBigIntegerField(null=True, help_text="From the counting query: at planning, then afresh by verification.")
     stale = models.PositiveBigIntegerField(null=True)

@@ -198,4 +198,4 @@ def category_of(candidate: Candidate, categories: CategoryMapper) -> tuple[str, 
     needles = categories.needs_changes(candidate.role, candidate.class_name, action)
     found = any(needle in candidate.changes for needle in needles)
     read = (lambda: parse(copytext.unescape(candidate.changes).decode())) if found else dict
-    return categories.category(candidate.role, candidate.class_name, action, read)
+    return categories.category(candidate.role, candidate.class_name, action, read, candidate.moved or None)

@@ -41,7 +41,6 @@ def resolve_contacts(candidates: Iterable[Candidate], contacts: Contacts) -> Ite
     for candidate in candidates:
         person = candidate.person_id
         if person not in decided:
-            decided.clear()  # candidates come contact by contact: one decision at a time is all there is to keep
             decided[person] = contacts.decide(person)
         candidate.contact_id, problem = decided[person]
         if problem and not candidate.passed_over:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import psycopg
@@ -29,17 +29,53 @@ class Selection:
     audit_to: int | None = None
     pairs: list[tuple[int, int]] | None = None  # a sample: (person, audit), each fetched by the audit's own key
 
+    def holds(self, audit: int) -> bool:
+        """Whether an audit id is in the range."""
+        return (self.audit_from is None or audit >= self.audit_from) and (self.audit_to is None or audit < self.audit_to)
+
+
+@dataclass(frozen=True)
+class Links:
+    """What deal-contact links tell of a chunk's contacts; looked up beforehand in the LinkIndex."""
+
+    by_deal: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)  # deal -> (person, from audit, to audit), both exclusive
+    by_audit: dict[int, list[tuple[int, str]]] = field(default_factory=dict)  # join row's audit -> (person, how its link moved)
+
 
 def extract(
-    connection: psycopg.Connection, shape: Shape, mapping: Mapping, selection: Selection, watermark: dict[str, datetime]
+    connection: psycopg.Connection, shape: Shape, mapping: Mapping, selection: Selection, links: Links, watermark: dict[str, datetime]
 ) -> Iterator[Candidate]:
-    """Candidates (contact rules 1 and 2) of the selection, contact by contact; audits beyond the watermark are flagged so."""
-    if not selection.persons and not selection.pairs:
-        return
+    """Candidates of the selection by all five contact rules; audits beyond the watermark are flagged so.
+
+    Every audit is read once, however many of the chunk's contacts it concerns.
+    """
     reader = changes_reader(shape)
-    with connection.cursor().copy(query(shape, mapping, selection, watermark)) as copy:
-        for row in copy:
-            yield candidate(bytes(row[:-1]).split(b"\t"), mapping, reader)
+
+    def read(source: sql.Composed) -> Iterator[Candidate]:
+        with connection.cursor().copy(query(shape, mapping, source, watermark)) as copy:
+            for row in copy:
+                yield candidate(bytes(row[:-1]).split(b"\t"), mapping, reader)
+
+    if selection.pairs is not None:
+        for found in read(sampled(selection.pairs)) if selection.pairs else ():
+            found.moved = dict(links.by_audit.get(found.audit_id, ())).get(found.person_id, "")
+            yield found
+        return
+    if selection.persons:
+        yield from read(by_contact(shape, mapping, selection))
+    if audits := [audit for audit in links.by_audit if selection.holds(audit)]:
+        for found in read(by_audit(audits)):
+            yield from for_each(found, links.by_audit[found.audit_id])
+    if links.by_deal and mapping.classes(Role.DEAL):
+        for found in read(by_deal(shape, mapping, sorted(links.by_deal), selection)):
+            spans = links.by_deal[found.person_id]  # the query's first column: here the deal
+            yield from for_each(found, [(person, "") for person, start, end in spans if start < found.audit_id < end])
+
+
+def for_each(found: Candidate, persons: list[tuple[int, str]]) -> Iterator[Candidate]:
+    """One audit as it concerns each of several contacts."""
+    for person, moved in persons:
+        yield replace(found, person_id=person, moved=moved)
 
 
 def candidate(fields: list[bytes], mapping: Mapping, reader: Reader) -> Candidate:
@@ -105,8 +141,8 @@ def check_escapes(text: str) -> None:
         raise UnstorableText("it holds \\u0000 or half of a surrogate pair")
 
 
-def query(shape: Shape, mapping: Mapping, selection: Selection, watermark: dict[str, datetime]) -> sql.Composed:
-    """The extraction by contact, through the gem's two indexes; one row a candidate, the contact's id first."""
+def query(shape: Shape, mapping: Mapping, source: sql.Composed, watermark: dict[str, datetime]) -> sql.Composed:
+    """The extraction: audits `a` of a source, with the id `p.id` that led to them first."""
     return sql.SQL(
         """COPY (
         SELECT p.id, a.id, a.auditable_type, a.auditable_id, a.user_type, a.user_id, a.username, a.action, {occurred_at},
@@ -115,7 +151,7 @@ def query(shape: Shape, mapping: Mapping, selection: Selection, watermark: dict[
     ).format(
         occurred_at=occurred_at(shape),
         watermark=watermark_of_row(shape, mapping, watermark),
-        source=sampled(selection.pairs) if selection.pairs is not None else by_contact(shape, mapping, selection),
+        source=source,
     )
 
 
@@ -137,8 +173,20 @@ def by_contact(shape: Shape, mapping: Mapping, selection: Selection) -> sql.Comp
     )
 
 
+def by_audit(audits: list[int]) -> sql.Composed:
+    """Single audits, by primary key."""
+    return sql.SQL("unnest({}) AS p(id) CROSS JOIN LATERAL (SELECT * FROM audits WHERE audits.id = p.id)").format(array(audits))
+
+
+def by_deal(shape: Shape, mapping: Mapping, deals: list[int], selection: Selection) -> sql.Composed:
+    """Audits of deals (rule 4)."""
+    return sql.SQL(
+        "unnest({deals}) AS p(id) CROSS JOIN LATERAL (SELECT * FROM audits WHERE auditable_type IN ({classes}) AND auditable_id = {record_key} {bounds})"
+    ).format(deals=array(deals), classes=literals(mapping.classes(Role.DEAL)), record_key=key(shape.record_id), bounds=bounds(selection))
+
+
 def sampled(pairs: list[tuple[int, int]]) -> sql.Composed:
-    """The audits of the pairs, whatever route led there."""
+    """The audits of the pairs, whatever rule led there."""
     persons, audits = [person for person, _ in pairs], [audit for _, audit in pairs]
     return sql.SQL("unnest({}, {}) AS p(id, audit) CROSS JOIN LATERAL (SELECT * FROM audits WHERE audits.id = p.audit)").format(
         array(persons), array(audits)

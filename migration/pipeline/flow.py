@@ -1,8 +1,9 @@
 """One chunk, top to bottom. Only this file imports the steps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 from uuid import UUID, uuid4
 
 from migration.cdp import Cdp
@@ -11,7 +12,7 @@ from migration.mapping import Mapping
 from migration.pipeline.actors import ActorMapper, map_actors
 from migration.pipeline.categories import CategoryMapper, map_categories
 from migration.pipeline.contacts import Contacts, resolve_contacts
-from migration.pipeline.extract import Selection, extract, organisations
+from migration.pipeline.extract import Links, Selection, extract, organisations
 from migration.pipeline.load import Target, foresee, load, mark_unstorable, stage
 from migration.pipeline.problems import Unstorable
 from migration.pipeline.records import Candidate, Receipt
@@ -19,6 +20,12 @@ from migration.pipeline.rows import RowWriter
 from migration.pipeline.verify import verify
 
 VERSION = 1  # raised by hand whenever the same audits would become other rows
+
+
+class LinkReader(Protocol):
+    """The LinkIndex, as a chunk asks it."""
+
+    def of(self, persons: Iterable[int]) -> Links: ...
 
 
 def silent(name: str) -> None:
@@ -42,6 +49,7 @@ class World:
     live_since: datetime | None
     seam_lag: timedelta
     rivals: dict[int, set[int]]
+    links: LinkReader
     actors: ActorMapper
     categories: CategoryMapper
     checkpoint: Callable[[str], None] = field(default=silent)  # called between phases: heartbeat, pause, tests' faults
@@ -99,11 +107,12 @@ def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: b
     """The chunk's candidates with all that the steps decide, read in one snapshot of the CRM."""
     persons = sorted({person for person, _ in work.pairs} & claims.keys()) if work.pairs is not None else list(claims)
     selection = Selection(persons, work.audit_from, work.audit_to, work.pairs)
+    links = world.links.of(persons)
     with world.crm.snapshot() as connection:
         named = organisations(connection, world.crm.shape, world.mapping, selection.persons, world.organisation_attribute)
         contacts = Contacts(world.organisation, claims, world.rivals, named)
         world.checkpoint("reading")
-        candidates = extract(connection, world.crm.shape, world.mapping, selection, world.watermark)
+        candidates = extract(connection, world.crm.shape, world.mapping, selection, links, world.watermark)
         if probing:
             candidates = mark_unstorable(candidates)
         resolved = resolve_contacts(candidates, contacts)

@@ -31,6 +31,7 @@ class Candidate:
     beyond: bool  # made at or after the watermark: left to the live sync, counted only
     comment: bytes  # as JSON
     changes: bytes  # as JSON, once extract has read it
+    moved: str = ""  # for join rows: how an update moved the link, as link_history.Concern says
     contact_id: str | None = None
     actor: Actor | None = None
     category: str = ""

@@ -4,58 +4,25 @@
 row as `Systems.activities` shows it, without `run_id`. It knows no overrides and not the enricher.
 """
 
-import gzip
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from tests.migration.links import Contacts, concerned_contacts, sides
+from tests.migration.oracle_links import Contacts, concerned_contacts, roles, sides
+from tests.migration.oracle_sample import Audit, Sample
 
-DATA = Path(__file__).parents[2] / "calm_console" / "demo" / "data"
 SEAM = timedelta(seconds=10)
 ENTITIES = ("contact", "deal", "task", "ticket", "note")
 VERBS = {"create": "create", "update": "update", "destroy": "delete"}
-COLUMNS = "id account_id contact_id category actor_kind actor_id actor_name occurred_at changes context origin source_audit_id".split()
-
-
-@dataclass
-class Audit:
-    """One row of `audits`. `changes` is its JSON with every number as Decimal, `created_at` aware in UTC."""
-
-    id: int
-    auditable_type: str
-    auditable_id: int
-    action: str
-    changes: Any
-    created_at: datetime | None
-    associated_type: str | None = None
-    associated_id: int | None = None
-    user_id: int | None = None
-    user_type: str | None = None
-    username: str | None = None
-    comment: str | None = None
-
-
-@dataclass
-class Sample:
-    """Everything the rows follow from, as it lies in the demo's files."""
-
-    audits: list[Audit]
-    users: dict[int, dict[str, str | None]]
-    truth: dict[str, Any]
-    accounts: dict[int, str]  # CRM organisation id -> CDP account id
-    contacts: list[dict[str, str | None]]
-    live: list[dict[str, Any]]
-    usman: list[dict[str, str]]
-    mapping: dict[str, Any]
+COLUMNS = (
+    "id", "account_id", "contact_id", "category", "actor_kind", "actor_id",
+    "actor_name", "occurred_at", "changes", "context", "origin", "source_audit_id",
+)  # fmt: skip
 
 
 class Outcome(NamedTuple):
@@ -93,7 +60,7 @@ def expected(sample: Sample, organisation: int, rules: set[int], capabilities: f
     """Every candidate of an account under the first mapping revision, and what becomes of it."""
     account = Account(sample, organisation, capabilities)
     found = Expected()
-    for audit, contacts in concerned_contacts(sample.audits, account.role_of, sample.mapping):
+    for audit, contacts in concerned_contacts(sample.audits, sample.mapping):
         for person in contacts.by_rules(rules) & account.persons.keys():
             if account.is_beyond(audit):
                 found.beyond[account.category(audit, person, contacts)[0]] += 1
@@ -188,10 +155,9 @@ class Account:
 
     def category(self, audit: Audit, person: int, contacts: Contacts) -> tuple[str, dict[str, str]]:
         """The category, and what the context says of one that gate E keeps back."""
-        generic = f"{self.entity(audit)}/{VERBS.get(audit.action, '?')}"
-        special = self.link_category(audit, person, contacts) if "join" in self.role_of[audit.auditable_type] else self.reached(audit)
-        if "join" in self.role_of[audit.auditable_type]:
-            generic = "deal/update"
+        is_join = self.role_of[audit.auditable_type].endswith("_join")
+        generic = "deal/update" if is_join else f"{self.entity(audit)}/{VERBS.get(audit.action, '?')}"
+        special = self.link_category(audit, person, contacts) if is_join else self.reached(audit)
         if special == generic or not special:
             return generic, {}
         return (special, {}) if "E" in self.capabilities else (generic, {"fallthrough": "gate_e"})
@@ -239,12 +205,6 @@ def row_id(person: int, audit_id: int) -> str:
     return str(UUID(int=person << 80 | 8 << 76 | 2 << 62 | audit_id))
 
 
-def roles(mapping: dict[str, Any]) -> dict[str, str]:
-    """Class name -> role."""
-    listed = {role: [c["class"] if isinstance(c, dict) else c for c in classes] for role, classes in mapping["class_roles"].items()}
-    return {name: role for role, classes in listed.items() for name in classes}
-
-
 def claims(sample: Sample) -> dict[int, dict[str, list[str]]]:
     """CRM person -> account -> its contacts that claim the person."""
     found: dict[int, dict[str, list[str]]] = {}
@@ -264,56 +224,3 @@ def jsonb(value: Any) -> str:
     if isinstance(value, Decimal):
         return format(value if value else abs(value), "f")
     return json.dumps(value, ensure_ascii=False)
-
-
-def read_json(text: str) -> Any:
-    """A JSON text with every number as Decimal."""
-    return json.loads(text, parse_int=Decimal, parse_float=Decimal)
-
-
-def read_sample(name: str = "crm_sample") -> Sample:
-    crm, cdp = tables(f"{name}.sql.gz"), tables("sample_cdp.sql.gz")
-    return Sample(
-        audits=sorted((audit(row) for row in crm["audits"]), key=lambda one: one.id),
-        users={int(str(row["id"])): row for row in crm["users"]},
-        truth=json.loads(gzip.decompress((DATA / f"{name}.truth.json.gz").read_bytes())),
-        accounts={int(str(row["crm_organization_id"])): str(row["id"]) for row in cdp["accounts"]},
-        contacts=cdp["contacts"],
-        live=[
-            row | {"occurred_at": datetime.fromisoformat(str(row["occurred_at"])), "source_audit_id": number(row["source_audit_id"])}
-            for row in cdp["contact_activity_logs"]
-        ],
-        usman=json.loads((DATA / "sample_usman_users.json").read_text())["users"],
-        mapping=json.loads((DATA.parent / "mapping.json").read_text()),
-    )
-
-
-def number(text: str | None) -> int | None:
-    return None if text is None else int(text)
-
-
-def audit(row: dict[str, str | None]) -> Audit:
-    """A row of the dump, typed."""
-    numbers: dict[str, Any] = {name: number(row[name]) for name in ("id", "auditable_id", "associated_id", "user_id")}
-    texts: dict[str, Any] = {name: row[name] for name in ("auditable_type", "associated_type", "user_type", "username", "action", "comment")}
-    created_at = None if row["created_at"] is None else datetime.fromisoformat(row["created_at"]).replace(tzinfo=UTC)
-    changes = None if row["audited_changes"] is None else read_json(row["audited_changes"])
-    return Audit(**numbers, **texts, changes=changes, created_at=created_at)
-
-
-def tables(dump: str) -> dict[str, list[dict[str, str | None]]]:
-    """Every table of a plain dump, its rows read from the COPY blocks."""
-    found: dict[str, list[dict[str, str | None]]] = {}
-    lines = iter(gzip.decompress((DATA / dump).read_bytes()).decode().split("\n"))
-    for line in lines:
-        if begin := re.fullmatch(r"COPY (?:public\.)?(\w+) \((.*)\) FROM stdin;", line):
-            columns = [name.strip('"') for name in begin[2].split(", ")]
-            found[begin[1]] = [dict(zip(columns, fields(row), strict=True)) for row in iter(lambda: next(lines), "\\.")]
-    return found
-
-
-def fields(line: str) -> Iterator[str | None]:
-    """The fields of one line in COPY's text format, as pg_dump writes it."""
-    escapes = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-    for text in line.split("\t"):
-        yield None if text == "\\N" else re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[1]), text)

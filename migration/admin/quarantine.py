@@ -1,0 +1,72 @@
+from django.contrib import admin
+
+from migration.admin import filters, links
+from migration.admin.display import NOTHING, visible, words
+from migration.admin.records import RecordAdmin
+from migration.models import QuarantinedCandidate
+from migration.states import Reason
+
+EXPLAINED = {
+    Reason.TIME_MISSING: "The audit has no created_at, so the activity would have no time.",
+    Reason.CHANGES_UNREADABLE: "audited_changes is not what the gem writes.",
+    Reason.CHANGES_UNSTORABLE: "audited_changes holds something that jsonb refuses: a null character, a lone surrogate, a number out of range.",
+    Reason.TENANT_MISMATCH: "The contact's own audits name another CRM organisation than the account's.",
+    Reason.CONTACT_AMBIGUOUS: "Two contacts of the CDP claim this CRM person.",
+    Reason.PROBABLE_OVERLAP: "The live sync has a row just after this audit that may be the same activity.",
+    Reason.PROCESSING_FAILED: "The audit broke the code; the error's class says how.",
+}
+
+
+@admin.register(QuarantinedCandidate)
+class QuarantineAdmin(RecordAdmin):
+    plural = "Quarantine"
+    list_display = ("audit", "person", "shown_contact", "shown_reason", "shown_detail", "shown_account", "shown_run")
+    list_filter = (filters.one_of("reason", Reason), filters.ByAccount, filters.ByRun)
+    list_select_related = ("account", "run__account", "chunk")
+    search_fields = ("account__name",)
+    number_fields = ("audit_id", "person_id", "account__crm_organization_id")
+    search_help_text = "Audit id, CRM person id, account, or CRM organisation id."
+    ordering = ("-run_id", "person_id", "audit_id")
+    fields = (
+        "audit", "person", "shown_contact", "shown_reason", "explained", "shown_detail", "shown_error_class", "shown_account", "shown_run", "shown_chunk",
+    )  # fmt: skip
+
+    @admin.display(description="audit", ordering="audit_id")
+    def audit(self, candidate: QuarantinedCandidate) -> str:
+        return str(candidate.audit_id)
+
+    @admin.display(description="CRM person", ordering="person_id")
+    def person(self, candidate: QuarantinedCandidate) -> str:
+        return str(candidate.person_id)
+
+    @admin.display(description="CDP contact", ordering="contact_id")
+    def shown_contact(self, candidate: QuarantinedCandidate) -> str:
+        return str(candidate.contact_id or NOTHING)
+
+    @admin.display(description="reason", ordering="reason")
+    def shown_reason(self, candidate: QuarantinedCandidate) -> str:
+        return words(candidate.reason)
+
+    @admin.display(description="that means")
+    def explained(self, candidate: QuarantinedCandidate) -> str:
+        return EXPLAINED[Reason(candidate.reason)]
+
+    @admin.display(description="detail")
+    def shown_detail(self, candidate: QuarantinedCandidate) -> str:
+        return visible(candidate.detail or candidate.error_class or NOTHING)
+
+    @admin.display(description="error's class")
+    def shown_error_class(self, candidate: QuarantinedCandidate) -> str:
+        return visible(candidate.error_class or NOTHING)
+
+    @admin.display(description="account", ordering="account")
+    def shown_account(self, candidate: QuarantinedCandidate) -> str:
+        return links.link(links.page(candidate.account), candidate.account)
+
+    @admin.display(description="run", ordering="run_id")
+    def shown_run(self, candidate: QuarantinedCandidate) -> str:
+        return links.link(links.page(candidate.run), f"Run {candidate.run_id} ({candidate.run.get_mode()})")
+
+    @admin.display(description="chunk")
+    def shown_chunk(self, candidate: QuarantinedCandidate) -> str:
+        return links.link(links.page(candidate.chunk), f"Chunk {candidate.chunk.number}")

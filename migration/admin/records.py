@@ -1,0 +1,61 @@
+"""What the pages of all records share: they show and never change, lists stay cheap, search is exact for numbers."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import flatten_fieldsets
+from django.db import models
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.defaultfilters import capfirst
+
+from migration.admin.display import visible_text
+
+BIGINT = 2**63 - 1
+
+
+class RecordAdmin(admin.ModelAdmin):
+    """A table that only the console's own functions write. `search_fields` are searched for text, `number_fields` for whole numbers."""
+
+    plural = ""
+    number_fields: tuple[str, ...] = ()
+    actions = None
+    show_full_result_count = False
+    list_per_page = 50
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[Any]:
+        return flatten_fieldsets(self.get_fieldsets(request, obj))
+
+    def get_search_results(self, request: HttpRequest, queryset: models.QuerySet, search_term: str) -> tuple[models.QuerySet, bool]:
+        """Rows in which each word is found: a whole number as a number, any word within a text."""
+        for word in search_term.split():
+            found = Q.create([(f"{field}__icontains", word) for field in self.search_fields], connector=Q.OR)
+            if word.isascii() and word.isdecimal() and int(word) <= BIGINT:
+                found |= self.numbered(int(word))
+            queryset = queryset.filter(found)
+        return queryset, False
+
+    def numbered(self, number: int) -> Q:
+        """Where a number that is searched for may stand."""
+        return Q.create([(field, number) for field in self.number_fields], connector=Q.OR)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {"title": self.plural, "plural": self.plural} | (extra_context or {}))
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
+        title = capfirst(visible_text(context["original"]))
+        return super().render_change_form(request, context | {"title": title, "subtitle": None, "plural": self.plural}, *args, **kwargs)
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Nothing is changed here, so Django's own history would be empty: the events have it."""
+        return redirect(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", object_id)

@@ -1,0 +1,273 @@
+"""LinkIndex: deal-contact links over time, built once for each source from the audits of join rows, kept, and extended.
+
+First build: join rows in the order of their id, some thousand audits at a time, through the gem's index (auditable_type, auditable_id);
+a cursor makes it resumable, and no more than one batch is ever in memory. Extension: the audits since, by primary key, name the join rows
+that changed; their whole history is read again and replaces what is kept of them. Since ids commit out of order, an extension begins a
+window before the end of the last one.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import connection, transaction
+from django.db.models import QuerySet
+from psycopg import sql
+
+from migration import copytext
+from migration.crm import TEXTS, Crm
+from migration.doors import Outage
+from migration.link_history import History, JoinAudit, number, replay
+from migration.mapping import Mapping, Role
+from migration.models import DealLink, JoinConcern, LinkIndex, LinkOddity
+from migration.pipeline import changes
+from migration.pipeline.extract import Links, UnstorableText, changes_reader, literals
+from migration.pipeline.problems import Unreadable
+
+BATCH = 5_000  # audits of join rows at a time
+LAG = timedelta(hours=6)  # the longest transaction of the CRM that an extension must still find
+FOREVER = 2**63 - 1
+PAGE = 20_000  # audit ids at a time, when an extension looks for changed join rows
+
+Pulse = Callable[[], None]
+
+
+def key_of(mapping: Mapping, address: str) -> str:
+    """What a link index is kept under: the CRM's address and everything of the mapping that links rest on."""
+    joins = {name: [ends.deal, ends.contact, ends.company] for name, ends in mapping.joins.items()}
+    meaning = [address, sorted(joins.items()), mapping.classes(Role.DEAL)]
+    return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
+
+
+def up_to_date(mapping: Mapping, crm: Crm, address: str, *, needed: datetime, now: datetime, pulse: Pulse) -> LinkIndex:
+    """The source's link index, built or extended so that it holds every audit committed by `needed`.
+
+    `pulse` is called between batches. Raises Outage where another worker is building it.
+    """
+    index, _ = LinkIndex.objects.get_or_create(key=key_of(mapping, address))
+    if covers(index, needed):
+        return index
+    with only_builder(index):
+        index.refresh_from_db()
+        source = Source(mapping, crm)
+        if not source.classes:
+            mark(index, source.highest_audit(), now)
+        elif not index.built:
+            build(index, source, now=now, pulse=pulse)
+        elif not covers(index, needed):
+            extend(index, source, now=now, pulse=pulse)
+    return index
+
+
+def covers(index: LinkIndex, needed: datetime) -> bool:
+    return index.built and index.covered_at is not None and index.covered_at - LAG >= needed
+
+
+@contextmanager
+def only_builder(index: LinkIndex) -> Iterator[None]:
+    """One worker builds; the others wait with that reason."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext('migration_linkindex'), %s)", (index.pk,))
+        if not cursor.fetchone()[0]:
+            raise Outage(f"Another worker is building the link index (join row {index.cursor} so far): wait for it.")
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(hashtext('migration_linkindex'), %s)", (index.pk,))
+
+
+def build(index: LinkIndex, source: "Source", *, now: datetime, pulse: Pulse) -> None:
+    """The first build, or the rest of one that was broken off."""
+    if index.building_to is None:
+        index.building_to, index.building_at = source.highest_audit(), now
+        index.save(update_fields=["building_to", "building_at"])
+    while (upper := source.next_cut(index.cursor)) is not None:
+        pulse()
+        histories = source.histories(source.between(index.cursor, upper))
+        with transaction.atomic():
+            replace(index, histories)
+            index.cursor = upper
+            index.save(update_fields=["cursor"])
+    # What was written while the build went on is the extension's to find, from where the build began.
+    mark(index, index.building_to, index.building_at or now)
+    extend(index, source, now=now, pulse=pulse)
+
+
+def extend(index: LinkIndex, source: "Source", *, now: datetime, pulse: Pulse) -> None:
+    """Read again the join rows that have audits since the last look, and in the window before it."""
+    top = source.highest_audit()
+    start = source.first_since((index.covered_at or now) - LAG, index.covers_to or 0)
+    for low in range(start, top + 1, PAGE):
+        pulse()
+        changed = source.changed_rows(low, min(low + PAGE, top + 1))
+        with transaction.atomic():
+            for at in range(0, len(changed), 500):
+                replace(index, source.histories(source.of_rows(changed[at : at + 500])))
+    mark(index, top, now)
+
+
+def mark(index: LinkIndex, top: int, now: datetime) -> None:
+    index.built, index.covers_to, index.covered_at = True, top, now
+    index.save(update_fields=["built", "covers_to", "covered_at"])
+
+
+def replace(index: LinkIndex, histories: dict[tuple[Role, int], History]) -> None:
+    """Put these join rows' histories in the place of what is kept of them. Deal-company rows are kept under negative ids."""
+    ids = [kept_id(*row) for row in histories]
+    for model in (DealLink, JoinConcern, LinkOddity):
+        model._default_manager.filter(index=index, join_row__in=ids).delete()
+    links, concerns, oddities = [], [], []
+    for (role, row), history in histories.items():
+        kept = kept_id(role, row)
+        if role == Role.DEAL_CONTACT_JOIN:
+            links += [DealLink(index=index, join_row=kept, person_id=e.person_id, deal_id=e.deal_id, from_audit=e.from_audit, to_audit=e.to_audit) for e in history.links]  # fmt: skip
+            concerns += [JoinConcern(index=index, join_row=kept, person_id=c.person_id, audit_id=c.audit_id, moved=c.moved) for c in history.concerns]
+            oddities += [LinkOddity(index=index, join_row=kept, audit_id=a, kind="contactless") for a in history.contactless]
+            oddities += [LinkOddity(index=index, join_row=kept, audit_id=a, kind="startless") for a in history.startless]
+        else:
+            concerns += [JoinConcern(index=index, join_row=kept, deal_id=deal, audit_id=audit) for deal, audit in history.deals]
+    DealLink.objects.bulk_create(links, batch_size=2000)
+    JoinConcern.objects.bulk_create(concerns, batch_size=2000)
+    LinkOddity.objects.bulk_create(oddities, batch_size=2000)
+
+
+def kept_id(role: Role, row: int) -> int:
+    return row if role == Role.DEAL_CONTACT_JOIN else -row - 1
+
+
+class Source:
+    """The CRM's join-row audits, read through the gem's index."""
+
+    def __init__(self, mapping: Mapping, crm: Crm) -> None:
+        self.mapping, self.crm = mapping, crm
+        self.classes = mapping.classes(Role.DEAL_CONTACT_JOIN) + mapping.classes(Role.DEAL_COMPANY_JOIN)
+        self.deal_classes = set(mapping.classes(Role.DEAL))
+        self.read = changes_reader(crm.shape)
+        self.id_is_text = crm.shape.record_id in TEXTS
+        self.record_id = sql.SQL("auditable_id::bigint" if self.id_is_text else "auditable_id")
+
+    def highest_audit(self) -> int:
+        return self.crm.rows("SELECT coalesce(max(id), 0) FROM audits")[0][0]
+
+    def next_cut(self, after: int) -> int | None:
+        """The join-row id up to which the next batch goes: about BATCH audits of the class that has most; None at the end."""
+        statement = sql.SQL(
+            "SELECT max(id) FROM (SELECT {id} AS id FROM audits WHERE auditable_type = {name} AND {id} > {after} ORDER BY {id} LIMIT {batch}) batch"
+        )
+        tops = []
+        for name in self.classes:
+            found = self.crm.rows(
+                statement.format(id=self.record_id, name=sql.Literal(name), after=sql.Literal(after), batch=sql.Literal(BATCH))
+            )[0][0]
+            if found is not None:
+                tops.append(found)
+        return min(tops) if tops else None
+
+    def between(self, after: int, upper: int) -> sql.Composed:
+        return sql.SQL("{id} > {after} AND {id} <= {upper}").format(id=self.record_id, after=sql.Literal(after), upper=sql.Literal(upper))
+
+    def of_rows(self, rows: list[tuple[Role, int]]) -> sql.Composed:
+        ids = sorted({row for _, row in rows})
+        kind = sql.SQL("text[]" if self.id_is_text else "bigint[]")
+        return sql.SQL("auditable_id = ANY({}::{})").format(sql.Literal("{" + ",".join(map(str, ids)) + "}"), kind)
+
+    def histories(self, which: sql.Composed) -> dict[tuple[Role, int], History]:
+        """The whole history of each join row that `which` selects."""
+        statement = sql.SQL(
+            """SELECT id, auditable_type, {id}, action, audited_changes::text, associated_type, associated_id::text
+               FROM audits WHERE auditable_type IN ({classes}) AND {which}"""
+        ).format(id=self.record_id, classes=literals(self.classes), which=which)
+        grouped: dict[tuple[Role, int], list[JoinAudit]] = defaultdict(list)
+        for audit_id, name, row, action, text, associated, associated_id in self.crm.rows(statement):
+            hint = number(associated_id) if associated in self.deal_classes else None
+            grouped[self.mapping.role_of[name], row].append(JoinAudit(audit_id, name, action, self.values(text), hint))
+        return {(role, row): self.replayed(role, audits) for (role, row), audits in grouped.items()}
+
+    def replayed(self, role: Role, audits: list[JoinAudit]) -> History:
+        deal = {name: ends.deal for name, ends in self.mapping.joins.items()}
+        if role == Role.DEAL_CONTACT_JOIN:
+            return replay(audits, deal, {name: ends.contact for name, ends in self.mapping.joins.items()})
+        return replay(audits, deal, {name: ends.company for name, ends in self.mapping.joins.items()})
+
+    def values(self, text: str | None) -> dict | None:
+        """audited_changes, or None where nobody can read it."""
+        try:
+            return changes.parse(copytext.unescape(self.read(copytext.write(text))).decode())
+        except (Unreadable, UnstorableText):
+            return None
+
+    def first_since(self, moment: datetime, below: int) -> int:
+        """An audit id below which everything was made before `moment`: going back from `below` by primary key, page by page."""
+        statement = sql.SQL(
+            """SELECT min(id), count(*) FILTER (WHERE created_at >= {moment}) FROM
+               (SELECT id, created_at FROM audits WHERE id <= {below} ORDER BY id DESC LIMIT 2000) page"""
+        )
+        kind = "timestamp" if self.crm.shape.created_at == "timestamp without time zone" else "timestamptz"
+        literal = sql.SQL("{}::{}").format(sql.Literal(moment.replace(tzinfo=None).isoformat() if kind == "timestamp" else moment.isoformat()), sql.SQL(kind))
+        while True:
+            lowest, recent = self.crm.rows(statement.format(moment=literal, below=sql.Literal(below)))[0]
+            if lowest is None or not recent:
+                return below if lowest is None else lowest
+            below = lowest - 1
+
+    def changed_rows(self, low: int, high: int) -> list[tuple[Role, int]]:
+        """Join rows with an audit from id `low` (inclusive) to `high` (exclusive), by primary key."""
+        statement = sql.SQL("SELECT DISTINCT auditable_type, {id} FROM audits WHERE id >= {low} AND id < {high} AND auditable_type IN ({classes})").format(
+            id=self.record_id, low=sql.Literal(low), high=sql.Literal(high), classes=literals(self.classes)
+        )
+        return sorted({(self.mapping.role_of[name], row) for name, row in self.crm.rows(statement)})
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What workers and planning ask of a built index."""
+
+    index: LinkIndex | None
+
+    def of(self, persons: Iterable[int]) -> Links:
+        """What links tell of these persons."""
+        if self.index is None:
+            return Links()
+        wanted = list(persons)
+        by_deal = self.by_deal(wanted)
+        by_audit: dict[int, dict[int, str]] = defaultdict(dict)
+        for person, audit, moved in self.concerns(person_id__in=wanted).values_list("person_id", "audit_id", "moved").iterator():
+            by_audit[audit][person] = moved
+        for deal, audit in self.concerns(deal_id__in=list(by_deal)).values_list("deal_id", "audit_id").iterator():
+            for person, start, end in by_deal[deal]:
+                if start < audit < end:
+                    by_audit[audit].setdefault(person, "")
+        return Links(by_deal, {audit: sorted(found.items()) for audit, found in sorted(by_audit.items())})
+
+    def concerns(self, **which: object) -> QuerySet[JoinConcern]:
+        return JoinConcern.objects.filter(index=self.index, **which)
+
+    def by_deal(self, persons: list[int]) -> dict[int, list[tuple[int, int, int]]]:
+        """Deal -> (person, from audit, to audit), both exclusive.
+
+        Two join rows can link one pair at a time: their intervals are merged, so that a contact reached twice counts once.
+        """
+        spans: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        rows = DealLink.objects.filter(index=self.index, person_id__in=persons).values_list("deal_id", "person_id", "from_audit", "to_audit")
+        for deal, person, start, end in rows.iterator():
+            spans[deal, person].append((start, FOREVER if end is None else end))
+        merged: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        for (deal, person), found in sorted(spans.items()):
+            merged[deal] += [(person, start, end) for start, end in union(found)]
+        return dict(merged)
+
+
+def union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans whose open intervals overlap, as one. Those that only touch stay two: the audit where they meet is a join row's own."""
+    result: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if result and start < result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result

@@ -1,0 +1,91 @@
+"""Rows that the sample does not hold: put into the CRM's copy, moved, and compared whole."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from psycopg import sql
+
+from migration import ledger
+from migration.models import Run
+from migration.states import RunState
+from tests.conftest import Systems, rows, run_sql
+from tests.migration.conftest import run_account
+from tests.migration.oracle import expected, jsonb, row_id
+from tests.migration.oracle_sample import Sample, read_sample
+
+FIRST = 900_001  # no audit of the sample has so high an id
+ORGANISATION, PERSON = 1, 1
+AT = "2023-05-01 12:00:00.123456"
+CHANGES = '{"phone": ["1", "2"]}'
+PLAIN = {
+    "auditable_type": "Crm::Person", "auditable_id": PERSON, "associated_type": None, "associated_id": None, "user_id": None,
+    "user_type": None, "username": None, "action": "update", "audited_changes": CHANGES, "comment": None, "created_at": AT,
+}  # fmt: skip
+RULES = {1, 2}
+
+
+@cache
+def sample() -> Sample:
+    return read_sample()
+
+
+@dataclass
+class Moved:
+    """What production made of the account: the run, the hard rows without their run, and the hard rows put aside."""
+
+    run: Run
+    rows: list[tuple]
+    quarantined: dict[int, str]  # audit id -> reason
+
+
+def insert(systems: Systems, audits: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put audits into the CRM, numbered from FIRST; PLAIN's values for what they leave out. Gives them back whole."""
+    whole = [{"id": FIRST + number} | PLAIN | one for number, one in enumerate(audits)]
+    for one in whole:
+        names = sql.SQL(", ").join(map(sql.Identifier, one))
+        values = sql.SQL(", ").join(map(sql.Literal, one.values()))
+        # As a simple query: a literal takes whatever type its column has.
+        run_sql(systems.crm, sql.SQL("INSERT INTO audits ({}) VALUES ({})").format(names, values).as_string())
+    return whole
+
+
+def moved(systems: Systems, organisation: int = ORGANISATION, chunk_size: int | None = None) -> Moved:
+    """Run production. The sample's own rows must be the oracle's, the ledger must balance, and verification must agree."""
+    run = run_account(organisation, chunk_size=chunk_size)
+    assert run.state in (RunState.SUCCEEDED, RunState.PARTIAL), run.reason
+    assert ledger.of(run).balances
+    assert run.verification["agrees"]
+    written = [row[:-1] for row in systems.activities(f"origin = 'crm_migration' AND source_audit_id < {FIRST}")]
+    assert written == expected(sample(), organisation, RULES).rows()
+    hard = [row[:-1] for row in systems.activities(f"origin = 'crm_migration' AND source_audit_id >= {FIRST}")]
+    aside = run.quarantined.filter(audit_id__gte=FIRST)
+    return Moved(run, hard, dict(aside.values_list("audit_id", "reason")))
+
+
+def activity(audit: dict[str, Any], category: str, *, actor: tuple = ("system", None, None), person: int = PERSON, **given: Any) -> tuple:
+    """The whole row that an inserted audit must become.
+
+    `changes` is jsonb's text (the inserted text itself, if left out), `at` the time (the inserted one), `context` what differs in it.
+    """
+    account = sample().accounts[ORGANISATION]
+    contact = next(row["id"] for row in sample().contacts if row["account_id"] == account and row["source_id"] == str(person))
+    names = ("action", "auditable_type", "auditable_id", "user_type", "user_id", "comment")
+    context = {name: audit[name] for name in names} | {"mapping_revision": 1} | given.get("context", {})
+    at = given.get("at") or datetime.fromisoformat(audit["created_at"]).replace(tzinfo=UTC)
+    changes = given.get("changes", audit["audited_changes"])
+    return (
+        row_id(person, audit["id"]), account, contact, category, *actor, at, changes, jsonb(context), "crm_migration", audit["id"],
+    )  # fmt: skip
+
+
+def as_jsonb(systems: Systems, text: str) -> str:
+    """What jsonb makes of a JSON text, by PostgreSQL itself."""
+    return rows(systems.crm, "SELECT %s::jsonb::text", (text,))[0][0]
+
+
+def text_of(changes: dict[str, Any]) -> str:
+    return json.dumps(changes, ensure_ascii=False)
