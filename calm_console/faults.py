@@ -5,15 +5,35 @@ import re
 import psycopg
 
 CURES = (
-    (("password authentication failed", "no password supplied"), "the user or password is refused", "correct user and password in {variable}"),
+    (
+        ("password authentication failed", "no password supplied"),
+        "the user or password is refused",
+        "correct user and password in {variable}",
+    ),
     (("role", "does not exist"), "the user does not exist there", "correct the user in {variable}, or create the role"),
     (("database", "does not exist"), "the database does not exist", "correct the database name in {variable}, or create it"),
     (("connection refused",), "nothing listens at its host and port", "start the server, or correct host and port in {variable}"),
-    (("could not translate host name", "failed to resolve host", "name or service not known"), "the host name is unknown", "correct the host in {variable}"),
+    (
+        ("could not translate host name", "failed to resolve host", "name or service not known"),
+        "the host name is unknown",
+        "correct the host in {variable}",
+    ),
     (("timeout expired", "connection timeout"), "the server did not answer in time", "check host, port and firewall for {variable}"),
-    (("too many clients", "remaining connection slots"), "the server has no connection left", "raise max_connections or stop other clients"),
-    (("the database system is starting up", "shutting down", "terminating connection"), "the server is going down or coming up", "wait for it"),
-    (("server closed the connection", "connection is lost", "consuming input failed"), "the server closed the connection", "see the server's log"),
+    (
+        ("too many clients", "remaining connection slots"),
+        "the server has no connection left",
+        "raise max_connections or stop other clients",
+    ),
+    (
+        ("the database system is starting up", "shutting down", "terminating connection"),
+        "the server is going down or coming up",
+        "wait for it",
+    ),
+    (
+        ("server closed the connection", "connection is lost", "consuming input failed"),
+        "the server closed the connection",
+        "see the server's log",
+    ),
     (("ssl",), "the server and the client disagree about TLS", "correct sslmode in {variable}"),
 )
 
@@ -28,7 +48,7 @@ def sentence(variable: str, error: BaseException, schema_cure: str = "check that
         return f"{variable}: {text}: grant the role what docs/operations.md lists."
     low = text.lower()
     for needles, what, cure in CURES:
-        if (len(needles) == 2 and needles[0] == "role" or needles[0] == "database") and not all(n in low for n in needles):
+        if ((len(needles) == 2 and needles[0] == "role") or needles[0] == "database") and not all(n in low for n in needles):
             continue
         if any(needle in low for needle in needles):
             return f"{variable}: {what} ({text}): {cure.format(variable=variable)}."

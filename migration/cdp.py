@@ -1,6 +1,6 @@
 """The door to the CDP: accounts and contacts to read, contact_activity_logs to write, and our own schema `calm` for receipts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from uuid import UUID
@@ -13,11 +13,23 @@ from migration.doors import Misconfigured, connect, translated
 
 VARIABLE = "CDP_DATABASE_URL"
 NEEDED = {
-    "accounts": "id crm_organization_id name".split(),
-    "contacts": "id account_id source source_id".split(),
-    "contact_activity_logs": (
-        "id account_id contact_id category actor_kind actor_id actor_name occurred_at changes context origin source_audit_id run_id"
-    ).split(),
+    "accounts": ["id", "crm_organization_id", "name"],
+    "contacts": ["id", "account_id", "source", "source_id"],
+    "contact_activity_logs": [
+        "id",
+        "account_id",
+        "contact_id",
+        "category",
+        "actor_kind",
+        "actor_id",
+        "actor_name",
+        "occurred_at",
+        "changes",
+        "context",
+        "origin",
+        "source_audit_id",
+        "run_id",
+    ],
 }
 # One row for each chunk: the fence (the highest fencing token seen) and, once the chunk is committed, its receipt.
 SCHEMA = """\
@@ -65,7 +77,7 @@ class Cdp:
         with translated(VARIABLE), self.connection.transaction():
             yield self.connection
 
-    def rows(self, query: object, parameters: tuple[object, ...] = ()) -> list[tuple]:
+    def rows(self, query: object, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[tuple]:
         with translated(VARIABLE):
             return self.connection.execute(query, parameters).fetchall()  # type: ignore[call-overload]
 
@@ -131,7 +143,9 @@ def look_at(connection: psycopg.Connection) -> None:
             raise Misconfigured(f"{VARIABLE}: there is no table {table}: check that it names the CDP's database, and its search_path.")
         missing = [name for name in needed if name not in found]
         if missing:
-            raise Misconfigured(f"{VARIABLE}: table {table} has no column {', '.join(missing)}: see docs/operations.md for the schema it needs.")
+            raise Misconfigured(
+                f"{VARIABLE}: table {table} has no column {', '.join(missing)}: see docs/operations.md for the schema it needs."
+            )
         rights = "SELECT, INSERT, UPDATE" if table == "contact_activity_logs" else "SELECT"
         for right in rights.split(", "):
             row = connection.execute("SELECT has_table_privilege(to_regclass(%s)::oid, %s), current_user", (table, right)).fetchone()

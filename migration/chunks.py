@@ -6,14 +6,14 @@ Times are the database's, so that a worker whose clock is off cannot hold or los
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import close_old_connections, connection, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from migration.models import Chunk, QuarantinedCandidate, Run
+from migration.models import Chunk, NameCollision, QuarantinedCandidate, Run
 from migration.pipeline.records import Receipt
 from migration.states import ChunkState, check_chunk_move
 
@@ -21,7 +21,7 @@ MOST_ATTEMPTS = 3
 
 CLAIM = """
     UPDATE migration_chunk SET state = 'leased', token = token + 1, attempts = attempts + 1, reason = '', not_before = NULL,
-           lease_owner = %(owner)s, lease_expires_at = now() + %(lease)s
+           lease_owner = %(owner)s, lease_expires_at = now() + make_interval(secs => %(lease)s)
     WHERE id = (
         SELECT id FROM migration_chunk
         WHERE run_id = %(run)s AND (state = 'pending' AND (not_before IS NULL OR not_before <= now())
@@ -44,7 +44,7 @@ def claim(run: Run, *, owner: str) -> Chunk | None:
     The attempt is counted before it is made. A chunk whose attempts are spent comes back too: the caller fails it.
     """
     with connection.cursor() as cursor:
-        cursor.execute(CLAIM, {"owner": owner, "lease": lease(), "run": run.pk})
+        cursor.execute(CLAIM, {"owner": owner, "lease": settings.LEASE_SECONDS, "run": run.pk})
         row = cursor.fetchone()
     return Chunk.objects.get(pk=row[0]) if row else None
 
@@ -102,28 +102,55 @@ def heartbeat(chunk: Chunk) -> Iterator[None]:
         thread.join()
 
 
-def finish(chunk: Chunk, receipt: Receipt, *, seconds: float) -> None:
-    """Record what the CDP has committed: the receipt, and each quarantined candidate as a row that staff can see."""
+def finish(chunk: Chunk, receipt: Receipt, *, seconds: float, now: datetime) -> None:
+    """Record what the CDP has committed: the receipt, and as rows that staff can see the quarantined candidates and colliding names."""
     with transaction.atomic():
         move(chunk, ChunkState.DONE, reason="", receipt=receipt.as_json(), seconds=seconds)
-        QuarantinedCandidate.objects.filter(chunk=chunk).delete()
-        QuarantinedCandidate.objects.bulk_create(
+        replace_quarantined(chunk, receipt)
+        NameCollision.objects.bulk_create(
             [
-                QuarantinedCandidate(
-                    run_id=chunk.run_id, chunk=chunk, account_id=chunk.run.account_id, person_id=q.person_id, audit_id=q.audit_id,
-                    contact_id=q.contact_id, reason=q.problem.reason, detail=q.problem.detail, error_class=q.problem.error_class,
+                NameCollision(
+                    account_id=chunk.run.account_id,
+                    role=c.role,
+                    record_id=c.record_id,
+                    class_name=c.class_name,
+                    version=c.version,
+                    candidates=c.candidates,
+                    first_seen_at=now,
                 )
-                for q in receipt.quarantined
+                for c in receipt.collisions
             ],
-            batch_size=1000,
-        )  # fmt: skip
+            ignore_conflicts=True,  # known from an earlier chunk or run, perhaps decided since
+        )
+
+
+def replace_quarantined(chunk: Chunk, receipt: Receipt) -> None:
+    """Put the receipt's quarantined candidates in the place of what this chunk, or the one it tries again, had put there."""
+    QuarantinedCandidate.objects.filter(chunk=chunk).delete()
+    for person, audit, _ in chunk.pairs or ():
+        QuarantinedCandidate.objects.filter(run_id=chunk.run_id, person_id=person, audit_id=audit).delete()
+    QuarantinedCandidate.objects.bulk_create(
+        [
+            QuarantinedCandidate(
+                run_id=chunk.run_id,
+                chunk=chunk,
+                account_id=chunk.run.account_id,
+                person_id=q.person_id,
+                audit_id=q.audit_id,
+                contact_id=q.contact_id,
+                reason=q.problem.reason,
+                detail=q.problem.detail,
+                error_class=q.problem.error_class,
+            )
+            for q in receipt.quarantined
+        ],
+        batch_size=1000,
+    )
 
 
 def hand_back(chunk: Chunk, reason: str, *, outage: bool = False, wait: timedelta = timedelta(0)) -> None:
     """Let go of the chunk for another try; after an outage the attempt does not count."""
-    move(
-        chunk, ChunkState.PENDING, reason=reason, not_before=Now() + wait if wait else None, attempts=F("attempts") - (1 if outage else 0)
-    )
+    move(chunk, ChunkState.PENDING, reason=reason, not_before=Now() + wait if wait else None, attempts=F("attempts") - (1 if outage else 0))
 
 
 def failed_attempt(chunk: Chunk, reason: str) -> None:

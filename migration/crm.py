@@ -12,9 +12,21 @@ from migration.doors import Misconfigured, connect, translated
 
 VARIABLE = "CRM_DATABASE_URL"
 NEEDED = {
-    "audits": (
-        "id auditable_id auditable_type associated_id associated_type user_id user_type username action audited_changes version comment created_at"
-    ).split(),
+    "audits": [
+        "id",
+        "auditable_id",
+        "auditable_type",
+        "associated_id",
+        "associated_type",
+        "user_id",
+        "user_type",
+        "username",
+        "action",
+        "audited_changes",
+        "version",
+        "comment",
+        "created_at",
+    ],
     "users": ["id", "email"],
 }
 INTEGERS = {"smallint", "integer", "bigint"}
@@ -30,6 +42,7 @@ class Shape:
     associated_id: str
     user_id: str
     created_at: str
+    has_request: bool  # request_uuid came with gem 4.0
 
 
 class Crm:
@@ -115,7 +128,9 @@ def look_at(connection: psycopg.Connection) -> Shape:
     """Check encoding, tables, columns and rights; return the shape."""
     encoding = connection.info.parameter_status("server_encoding")
     if encoding == "SQL_ASCII":
-        raise Misconfigured(f"{VARIABLE}: the database's encoding is SQL_ASCII, so its text has no known meaning: serve it from a UTF8 database.")
+        raise Misconfigured(
+            f"{VARIABLE}: the database's encoding is SQL_ASCII, so its text has no known meaning: serve it from a UTF8 database."
+        )
     found = {table: columns(connection, table) for table in NEEDED}
     for table, needed in NEEDED.items():
         check_table(connection, table, needed, found[table])
@@ -131,6 +146,7 @@ def look_at(connection: psycopg.Connection) -> Shape:
         associated_id=audits["associated_id"],
         user_id=audits["user_id"],
         created_at=audits["created_at"],
+        has_request="request_uuid" in audits,
     )
     check_types(shape)
     return shape
@@ -142,7 +158,9 @@ def check_table(connection: psycopg.Connection, table: str, needed: list[str], f
         raise Misconfigured(f"{VARIABLE}: there is no table {table}: check that it names the CRM's database, and its search_path.")
     missing = [name for name in needed if name not in found]
     if missing:
-        raise Misconfigured(f"{VARIABLE}: table {table} has no column {', '.join(missing)}: it must be as the audited gem (4.0 or later) makes it.")
+        raise Misconfigured(
+            f"{VARIABLE}: table {table} has no column {', '.join(missing)}: it must be as the audited gem (4.0 or later) makes it."
+        )
     row = connection.execute("SELECT has_table_privilege(to_regclass(%s)::oid, 'SELECT'), current_user", (table,)).fetchone()
     if row and not row[0]:
         raise Misconfigured(f"{VARIABLE}: role {row[1]} may not read table {table}: GRANT SELECT ON {table} TO {row[1]}.")

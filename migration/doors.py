@@ -53,7 +53,9 @@ def connect(variable: str, url: str, *, application: str, timeout: int, settings
     except psycopg.OperationalError as error:
         raise (Outage if is_transient(error) else Misconfigured)(sentence(variable, error)) from error
     with translated(variable):
-        for name, value in ({"TimeZone": "UTC", "DateStyle": "ISO, YMD", "client_encoding": "UTF8", "lock_timeout": "10s"} | settings).items():
+        for name, value in (
+            {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "client_encoding": "UTF8", "lock_timeout": "10s"} | settings
+        ).items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
     return connection
 

@@ -53,7 +53,11 @@ def of(run: Run) -> Ledger:
     """The run's ledger as far as its chunks are done."""
     ledger = Ledger(candidates=run.candidates or 0)
     for plain in run.chunks.filter(state=ChunkState.DONE).values_list("receipt", flat=True).iterator():
-        add(ledger, Receipt.from_json(plain))
+        add(ledger, Receipt.from_json(plain or {}))
+    for reason in run.quarantined.filter(waiver__isnull=False).values_list("reason", flat=True):
+        ledger.quarantined[reason] -= 1
+        ledger.waived[reason] += 1
+    ledger.quarantined = +ledger.quarantined
     return ledger
 
 
@@ -63,3 +67,4 @@ def add(ledger: Ledger, receipt: Receipt) -> None:
     for name in ("skipped", "waived", "categories", "actor_kinds", "recategorised", "beyond"):
         getattr(ledger, name).update(getattr(receipt, name))
     ledger.quarantined.update(str(q.problem.reason) for q in receipt.quarantined)
+    ledger.quarantined.subtract(receipt.retried)

@@ -38,6 +38,16 @@ class Concern:
     person_id: int
     audit_id: int
     moved: str = ""
+    deal_id: int | None = None  # the deal that the contact was linked to, or unlinked from, by this audit
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """An audit of a join row and a deal it belongs to, before or after it; for deal-company rows (rule 5) with the company."""
+
+    deal_id: int
+    audit_id: int
+    other_id: int | None = None
 
 
 @dataclass
@@ -46,7 +56,7 @@ class History:
 
     links: list[Link] = field(default_factory=list)
     concerns: list[Concern] = field(default_factory=list)
-    deals: list[tuple[int, int]] = field(default_factory=list)  # (deal, audit): which deals the row's audits belong to (rule 5)
+    belongings: list[Belonging] = field(default_factory=list)
     contactless: list[int] = field(default_factory=list)
     startless: list[int] = field(default_factory=list)
 
@@ -123,8 +133,8 @@ def created(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
     close(row, audit.audit_id, history)
     row.deal, row.person = known(ends.deal_after, audit.deal_hint), ends.person_after
     begin(row, audit.audit_id)
-    concern(audit, row.person, "", history)
-    belongs(audit, {row.deal}, history)
+    concern(audit, row.person, row.deal, "", history)
+    belongs(audit, {row.deal}, row.person, history)
 
 
 def updated(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
@@ -136,11 +146,11 @@ def updated(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
         row.deal, row.person = new_deal, new_person
         begin(row, audit.audit_id)
     if ends.person_moved:
-        concern(audit, ends.person_before, CONTACT_OLD, history, quiet=new_person is not None)
-        concern(audit, new_person, CONTACT_NEW, history, quiet=ends.person_before is not None)
+        concern(audit, ends.person_before, old_deal or new_deal, CONTACT_OLD, history, quiet=new_person is not None)
+        concern(audit, new_person, new_deal, CONTACT_NEW, history, quiet=ends.person_before is not None)
     else:
-        concern(audit, new_person, DEAL_MOVED if ends.deal_moved else "", history)
-    belongs(audit, {old_deal, new_deal}, history)
+        concern(audit, new_person, new_deal, DEAL_MOVED if ends.deal_moved else "", history)
+    belongs(audit, {old_deal, new_deal}, new_person, history)
 
 
 def destroyed(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
@@ -149,14 +159,15 @@ def destroyed(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
     deal, person = known(ends.deal_after, row.deal, audit.deal_hint), known(ends.person_after, row.person)
     close(row, audit.audit_id, history)
     row.deal = row.person = row.since = None
-    concern(audit, person, "", history)
-    belongs(audit, {deal}, history)
+    concern(audit, person, deal, "", history)
+    belongs(audit, {deal}, person, history)
 
 
 def noted(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
     """An action that the gem does not write: it concerns the contact as known, and changes nothing."""
-    concern(audit, known(ends.person_after, row.person), "", history)
-    belongs(audit, {known(ends.deal_after, row.deal)}, history)
+    deal, person = known(ends.deal_after, row.deal), known(ends.person_after, row.person)
+    concern(audit, person, deal, "", history)
+    belongs(audit, {deal}, person, history)
 
 
 def known(*values: int | None) -> int | None:
@@ -174,12 +185,12 @@ def close(row: Row, audit_id: int | None, history: History) -> None:
     row.since = None
 
 
-def concern(audit: JoinAudit, person: int | None, moved: str, history: History, *, quiet: bool = False) -> None:
+def concern(audit: JoinAudit, person: int | None, deal: int | None, moved: str, history: History, *, quiet: bool = False) -> None:
     if person is not None:
-        history.concerns.append(Concern(person, audit.audit_id, moved))
+        history.concerns.append(Concern(person, audit.audit_id, moved, deal))
     elif not quiet:
         history.contactless.append(audit.audit_id)
 
 
-def belongs(audit: JoinAudit, deals: set[int | None], history: History) -> None:
-    history.deals += [(deal, audit.audit_id) for deal in sorted(deal for deal in deals if deal is not None)]
+def belongs(audit: JoinAudit, deals: set[int | None], other: int | None, history: History) -> None:
+    history.belongings += [Belonging(deal, audit.audit_id, other) for deal in sorted(deal for deal in deals if deal is not None)]

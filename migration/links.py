@@ -11,22 +11,22 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from psycopg import sql
 
-from migration import copytext
 from migration.crm import TEXTS, Crm
 from migration.doors import Outage
 from migration.link_history import History, JoinAudit, number, replay
 from migration.mapping import Mapping, Role
 from migration.models import DealLink, JoinConcern, LinkIndex, LinkOddity
-from migration.pipeline import changes
-from migration.pipeline.extract import Links, UnstorableText, changes_reader, literals
-from migration.pipeline.problems import Unreadable
+from migration.pipeline.queries import literals
+from migration.pipeline.reading import changes_reader, values
+from migration.pipeline.records import Joined, Links
 
 BATCH = 5_000  # audits of join rows at a time
 LAG = timedelta(hours=6)  # the longest transaction of the CRM that an extension must still find
@@ -123,14 +123,14 @@ def replace(index: LinkIndex, histories: dict[tuple[Role, int], History]) -> Non
         model._default_manager.filter(index=index, join_row__in=ids).delete()
     links, concerns, oddities = [], [], []
     for (role, row), history in histories.items():
-        kept = kept_id(role, row)
+        mine = {"index": index, "join_row": kept_id(role, row)}
         if role == Role.DEAL_CONTACT_JOIN:
-            links += [DealLink(index=index, join_row=kept, person_id=e.person_id, deal_id=e.deal_id, from_audit=e.from_audit, to_audit=e.to_audit) for e in history.links]  # fmt: skip
-            concerns += [JoinConcern(index=index, join_row=kept, person_id=c.person_id, audit_id=c.audit_id, moved=c.moved) for c in history.concerns]
-            oddities += [LinkOddity(index=index, join_row=kept, audit_id=a, kind="contactless") for a in history.contactless]
-            oddities += [LinkOddity(index=index, join_row=kept, audit_id=a, kind="startless") for a in history.startless]
+            links += [DealLink(**mine, **asdict(link)) for link in history.links]
+            concerns += [JoinConcern(**mine, **asdict(concern)) for concern in history.concerns]
+            oddities += [LinkOddity(**mine, audit_id=audit, kind="contactless") for audit in history.contactless]
+            oddities += [LinkOddity(**mine, audit_id=audit, kind="startless") for audit in history.startless]
         else:
-            concerns += [JoinConcern(index=index, join_row=kept, deal_id=deal, audit_id=audit) for deal, audit in history.deals]
+            concerns += [JoinConcern(**mine, deal_id=b.deal_id, audit_id=b.audit_id, company_id=b.other_id) for b in history.belongings]
     DealLink.objects.bulk_create(links, batch_size=2000)
     JoinConcern.objects.bulk_create(concerns, batch_size=2000)
     LinkOddity.objects.bulk_create(oddities, batch_size=2000)
@@ -185,7 +185,7 @@ class Source:
         grouped: dict[tuple[Role, int], list[JoinAudit]] = defaultdict(list)
         for audit_id, name, row, action, text, associated, associated_id in self.crm.rows(statement):
             hint = number(associated_id) if associated in self.deal_classes else None
-            grouped[self.mapping.role_of[name], row].append(JoinAudit(audit_id, name, action, self.values(text), hint))
+            grouped[self.mapping.role_of[name], row].append(JoinAudit(audit_id, name, action, values(text, self.read), hint))
         return {(role, row): self.replayed(role, audits) for (role, row), audits in grouped.items()}
 
     def replayed(self, role: Role, audits: list[JoinAudit]) -> History:
@@ -194,13 +194,6 @@ class Source:
             return replay(audits, deal, {name: ends.contact for name, ends in self.mapping.joins.items()})
         return replay(audits, deal, {name: ends.company for name, ends in self.mapping.joins.items()})
 
-    def values(self, text: str | None) -> dict | None:
-        """audited_changes, or None where nobody can read it."""
-        try:
-            return changes.parse(copytext.unescape(self.read(copytext.write(text))).decode())
-        except (Unreadable, UnstorableText):
-            return None
-
     def first_since(self, moment: datetime, below: int) -> int:
         """An audit id below which everything was made before `moment`: going back from `below` by primary key, page by page."""
         statement = sql.SQL(
@@ -208,7 +201,9 @@ class Source:
                (SELECT id, created_at FROM audits WHERE id <= {below} ORDER BY id DESC LIMIT 2000) page"""
         )
         kind = "timestamp" if self.crm.shape.created_at == "timestamp without time zone" else "timestamptz"
-        literal = sql.SQL("{}::{}").format(sql.Literal(moment.replace(tzinfo=None).isoformat() if kind == "timestamp" else moment.isoformat()), sql.SQL(kind))
+        literal = sql.SQL("{}::{}").format(
+            sql.Literal(moment.replace(tzinfo=None).isoformat() if kind == "timestamp" else moment.isoformat()), sql.SQL(kind)
+        )
         while True:
             lowest, recent = self.crm.rows(statement.format(moment=literal, below=sql.Literal(below)))[0]
             if lowest is None or not recent:
@@ -217,9 +212,9 @@ class Source:
 
     def changed_rows(self, low: int, high: int) -> list[tuple[Role, int]]:
         """Join rows with an audit from id `low` (inclusive) to `high` (exclusive), by primary key."""
-        statement = sql.SQL("SELECT DISTINCT auditable_type, {id} FROM audits WHERE id >= {low} AND id < {high} AND auditable_type IN ({classes})").format(
-            id=self.record_id, low=sql.Literal(low), high=sql.Literal(high), classes=literals(self.classes)
-        )
+        statement = sql.SQL(
+            "SELECT DISTINCT auditable_type, {id} FROM audits WHERE id >= {low} AND id < {high} AND auditable_type IN ({classes})"
+        ).format(id=self.record_id, low=sql.Literal(low), high=sql.Literal(high), classes=literals(self.classes))
         return sorted({(self.mapping.role_of[name], row) for name, row in self.crm.rows(statement)})
 
 
@@ -235,14 +230,20 @@ class Reader:
             return Links()
         wanted = list(persons)
         by_deal = self.by_deal(wanted)
-        by_audit: dict[int, dict[int, str]] = defaultdict(dict)
-        for person, audit, moved in self.concerns(person_id__in=wanted).values_list("person_id", "audit_id", "moved").iterator():
-            by_audit[audit][person] = moved
-        for deal, audit in self.concerns(deal_id__in=list(by_deal)).values_list("deal_id", "audit_id").iterator():
+        by_audit: dict[int, dict[int, Joined]] = defaultdict(dict)
+        of_persons: QuerySet[JoinConcern, Any] = self.concerns(person_id__in=wanted).values_list(
+            "person_id", "audit_id", "moved", "deal_id"
+        )
+        for person, audit, moved, deal in of_persons.iterator():
+            by_audit[audit][person] = Joined(person, moved or None, deal)
+        of_deals: QuerySet[JoinConcern, Any] = self.concerns(person_id__isnull=True, deal_id__in=list(by_deal)).values_list(
+            "deal_id", "audit_id", "company_id"
+        )
+        for deal, audit, company in of_deals.iterator():
             for person, start, end in by_deal[deal]:
                 if start < audit < end:
-                    by_audit[audit].setdefault(person, "")
-        return Links(by_deal, {audit: sorted(found.items()) for audit, found in sorted(by_audit.items())})
+                    by_audit[audit].setdefault(person, Joined(person, None, deal, company))
+        return Links(by_deal, {audit: [found[person] for person in sorted(found)] for audit, found in sorted(by_audit.items())})
 
     def concerns(self, **which: object) -> QuerySet[JoinConcern]:
         return JoinConcern.objects.filter(index=self.index, **which)
@@ -253,7 +254,9 @@ class Reader:
         Two join rows can link one pair at a time: their intervals are merged, so that a contact reached twice counts once.
         """
         spans: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-        rows = DealLink.objects.filter(index=self.index, person_id__in=persons).values_list("deal_id", "person_id", "from_audit", "to_audit")
+        rows = DealLink.objects.filter(index=self.index, person_id__in=persons).values_list(
+            "deal_id", "person_id", "from_audit", "to_audit"
+        )
         for deal, person, start, end in rows.iterator():
             spans[deal, person].append((start, FOREVER if end is None else end))
         merged: dict[int, list[tuple[int, int, int]]] = defaultdict(list)

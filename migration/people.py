@@ -25,9 +25,7 @@ class People:
         """CRM user id, as text -> Person; users that the CRM no longer has are absent. Raises Outage."""
         users = self.crm.users(sorted(set(user_ids)))
         answers = self.answers({email.strip().lower() for email, _ in users.values() if email and email.strip()})
-        return {
-            user_id: Person(name, answers.get(email.strip().lower()) if email else None) for user_id, (email, name) in users.items()
-        }
+        return {user_id: Person(name, answers.get(email.strip().lower()) if email else None) for user_id, (email, name) in users.items()}
 
     def answers(self, emails: set[str]) -> dict[str, UsmanUser | None]:
         """What this run was told of each e-mail, asking USMAN for the rest and keeping its answers."""

@@ -8,7 +8,8 @@ from psycopg import sql
 from migration.crm import TEXTS, Crm
 from migration.links import Reader
 from migration.mapping import Mapping, Role
-from migration.pipeline.extract import Links, array, companions, literals, watermark_of_row
+from migration.pipeline.queries import array, companions, literals, watermark_of_row
+from migration.pipeline.records import Links
 from migration.watermark import from_json
 
 PERSONS_AT_ONCE = 2000
@@ -82,7 +83,7 @@ def sources(crm: Crm, mapping: Mapping, persons: list[int], links: Links) -> Ite
             classes=literals(mapping.classes(Role.DEAL)),
             deal_key=sql.SQL("l.deal::text" if crm.shape.record_id in TEXTS else "l.deal"),
         )
-    pairs = [(person, audit) for audit, found in links.by_audit.items() for person, _ in found]
+    pairs = [(joined.person_id, audit) for audit, found in links.by_audit.items() for joined in found]
     if pairs:
         yield sql.SQL("(SELECT l.person, a.* FROM unnest({}, {}) AS l(person, audit) JOIN audits a ON a.id = l.audit)").format(
             array([person for person, _ in pairs]), array([audit for _, audit in pairs])

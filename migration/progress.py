@@ -31,7 +31,9 @@ class Progress:
 
 def of(run: Run, *, now: datetime) -> Progress:
     done = Q(state=ChunkState.DONE)
-    sums = run.chunks.aggregate(total=Sum("expected"), done=Sum("expected", filter=done), chunks=Count("id"), chunks_done=Count("id", filter=done))
+    sums = run.chunks.aggregate(
+        total=Sum("expected"), done=Sum("expected", filter=done), chunks=Count("id"), chunks_done=Count("id", filter=done)
+    )
     seconds = ((run.finished_at or now) - run.started_at).total_seconds() if run.started_at else 0
     finished = sums["done"] or 0
     return Progress(finished, sums["total"] or 0, sums["chunks_done"], sums["chunks"], finished / seconds if seconds > 0 else 0.0)

@@ -5,13 +5,13 @@ What it cannot see is written in docs/verification.md.
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from psycopg import sql
 
 from migration.ledger import Ledger
-from migration.models import QuarantinedCandidate, Run
+from migration.models import QuarantinedCandidate, Run, Waiver
 from migration.pipeline.flow import World, remap
 from migration.pipeline.rows import row_id
 from migration.planning import before, sources
@@ -30,43 +30,50 @@ class Verification:
     candidates: int = 0  # counted afresh on the source
     accounted: int = 0  # of them, how many the ledger has
     missing: int = 0  # candidates with no row, no live row and no other outcome
-    stale: int = 0  # rows of ours that are candidates no more
     sampled: int = 0
     differing: int = 0  # sampled rows that are not what mapping them again gives
     examples: list[str] = field(default_factory=list)
     agrees: bool = False
+    stale_keys: list[Key] = field(default_factory=list)
+    lacking: list[Key] = field(default_factory=list)
+
+    @property
+    def stale(self) -> int:
+        """Rows of ours that are candidates no more."""
+        return len(self.stale_keys)
 
     def as_json(self) -> dict[str, object]:
-        return asdict(self)
+        """What is stored with the run; the keys themselves are kept elsewhere."""
+        names = ("candidates", "accounted", "missing", "stale", "sampled", "differing", "examples", "agrees")
+        return {name: getattr(self, name) for name in names}
 
     def example(self, sentence: str) -> None:
         if len(self.examples) < EXAMPLES:
             self.examples.append(sentence)
 
 
-def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str], None]) -> tuple[Verification, list[Key]]:
-    """Verify a run against a fresh read of the source; also the keys that are missing, for sending their chunks back.
+def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str], None]) -> Verification:
+    """Verify a run against a fresh read of the source.
 
     A dry run has no rows to look for: there the fresh count alone is compared.
     """
     found = Verification(accounted=ledger.outcomes)
-    lacking: list[Key] = []
     sample = Sampler(SAMPLE, run.uuid)
-    quarantined = quarantined_keys(run)
+    aside = set_aside(run)
     for batch in person_batches(world):
         checkpoint("verifying")
         source = source_keys(world, list(batch))
         found.candidates += len(source)
         sample.offer(key for key, empty in source.items() if not empty)
         if run.writes:
-            lacking += compare(source, batch, world, quarantined, found)
+            found.lacking += compare(source, batch, world, aside, found)
     if run.writes:
-        found.missing = len(lacking)
-        for person, audit in lacking[:EXAMPLES]:
+        found.missing = len(found.lacking)
+        for person, audit in found.lacking[:EXAMPLES]:
             found.example(f"audit {audit} of CRM person {person} has no row and no other outcome")
         map_again(sample.chosen, world, found)
     found.agrees = not found.missing and not found.differing and found.candidates == found.accounted
-    return found, lacking
+    return found
 
 
 def person_batches(world: World) -> Iterator[dict[int, list[str]]]:
@@ -89,11 +96,11 @@ def source_keys(world: World, persons: list[int]) -> dict[Key, bool]:
     }
 
 
-def compare(source: dict[Key, bool], batch: dict[int, list[str]], world: World, quarantined: set[Key], found: Verification) -> list[Key]:
+def compare(source: dict[Key, bool], batch: dict[int, list[str]], world: World, aside: set[Key], found: Verification) -> list[Key]:
     """The batch's candidates that have neither a row of ours, nor a live one, nor another outcome; rows beyond them are counted as stale."""
     ours = our_keys(world, batch)
-    found.stale += len(ours - source.keys())
-    open_keys = [key for key, empty in source.items() if not empty and key not in ours and key not in quarantined]
+    found.stale_keys += sorted(ours - source.keys())
+    open_keys = [key for key, empty in source.items() if not empty and key not in ours and key not in aside]
     if not open_keys:
         return []
     live = live_keys(world, batch)
@@ -121,8 +128,10 @@ def live_keys(world: World, batch: dict[int, list[str]]) -> set[Key]:
     return {(person_of[contact], audit) for contact, audit in world.cdp.rows(query, (list(person_of),))}
 
 
-def quarantined_keys(run: Run) -> set[Key]:
-    return set(QuarantinedCandidate.objects.filter(run=run).values_list("person_id", "audit_id"))
+def set_aside(run: Run) -> set[Key]:
+    """Keys that have an outcome without a row: quarantined by this run, or waived by a person."""
+    waived = Waiver.objects.filter(account=run.account).values_list("person_id", "audit_id")
+    return {*QuarantinedCandidate.objects.filter(run=run).values_list("person_id", "audit_id"), *waived}
 
 
 def map_again(sample: list[Key], world: World, found: Verification) -> None:

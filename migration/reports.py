@@ -26,7 +26,8 @@ def as_json(run: Run) -> dict[str, object]:
         "recategorised": dict(sorted(found.recategorised.items())),
         "verification": run.verification,
         "beyond_watermark": dict(sorted(found.beyond.items())),
-        "boundary": None,
+        "boundary": run.boundary,
+        "warnings": run.warnings,
         "prediction": prediction(run, found),
         "contacts_without_source_id": run.contacts_without_source_id,
         "stale": run.stale,
@@ -43,8 +44,8 @@ def prediction(run: Run, actual: Ledger) -> dict[str, object] | None:
     if dry is None:
         return None
     foreseen = ledger.of(dry)
-    both = {"predicted": figures(foreseen), "actual": figures(actual)}
-    return {"run": dry.pk, "agrees": both["predicted"] == both["actual"]} | both
+    predicted, came = figures(foreseen), figures(actual)
+    return {"run": dry.pk, "agrees": predicted == came, "predicted": predicted, "actual": came}
 
 
 def figures(found: Ledger) -> dict[str, object]:
@@ -81,7 +82,9 @@ def sum_lines(found: Ledger) -> Iterator[str]:
 
 def table(title: str, counts: dict[str, int]) -> Iterator[str]:
     if counts:
-        yield f"  {title}: " + ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        yield f"  {title}: " + ", ".join(
+            f"{name} {number:,}" for name, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        )
 
 
 def verdict(run: Run) -> str:
@@ -93,4 +96,6 @@ def verdict(run: Run) -> str:
         return f"{found['candidates']:,} candidates counted afresh on the source, {found['accounted']:,} in the ledger"
     if found["agrees"]:
         return f"agrees: {found['candidates']:,} candidate keys read afresh and found, {found['sampled']:,} rows mapped again and equal"
-    return f"DISAGREES: {found['missing']:,} missing, {found['differing']:,} of {found['sampled']:,} sampled rows differ; " + "; ".join(found["examples"])
+    return f"DISAGREES: {found['missing']:,} missing, {found['differing']:,} of {found['sampled']:,} sampled rows differ; " + "; ".join(
+        found["examples"]
+    )

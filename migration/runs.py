@@ -16,14 +16,15 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from migration import chunks, events, ledger, links, planning, reconcile, watermark, worlds
+from migration import boundary, chunks, events, ledger, links, planning, reconcile, watermark, worlds
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
 from migration.doors import Misconfigured, Outage
-from migration.models import Account, Chunk, MappingRevision, RivalClaim, Run
+from migration.models import Account, Chunk, MappingRevision, RivalClaim, Run, StaleRow
 from migration.pipeline.flow import VERSION, Work, World, process_chunk
 from migration.pipeline.problems import Fenced, LiveRowSlippedIn, RowsDisagree
+from migration.pipeline.rows import row_id
 from migration.states import FINISHED, ChunkState, IllegalMove, RunMode, RunReason, RunState, check_run_move
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,8 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
     with transaction.atomic():
         RivalClaim.objects.filter(run=run).delete()
         RivalClaim.objects.bulk_create(
-            [RivalClaim(run=run, person_id=person, crm_organization_id=org) for person, org in cdp.rival_claims(account.cdp_id)], batch_size=1000
+            [RivalClaim(run=run, person_id=person, crm_organization_id=org) for person, org in cdp.rival_claims(account.cdp_id)],
+            batch_size=1000,
         )
         cuts = planning.cut(counted(), run.chunk_size, crm, mapping, reader)
         Chunk.objects.bulk_create((Chunk(uuid=uuid4(), run=run, number=n, **vars(cut)) for n, cut in enumerate(cuts, 1)), batch_size=1000)
@@ -241,7 +243,7 @@ def process(chunk: Chunk, world: World) -> None:
     try:
         with chunks.heartbeat(chunk):
             receipt = process_chunk(work_of(chunk), world)
-        chunks.finish(chunk, receipt, seconds=time.monotonic() - started)
+        chunks.finish(chunk, receipt, seconds=time.monotonic() - started, now=timezone.now())
     except (chunks.LeaseLost, Fenced):
         log.warning("chunk %s of run %s went to another worker", chunk.number, chunk.run_id)
     except Outage as error:
@@ -261,7 +263,17 @@ def process(chunk: Chunk, world: World) -> None:
 
 
 def work_of(chunk: Chunk) -> Work:
-    return Work(chunk.uuid, chunk.token, chunk.generation, chunk.person_from, chunk.person_to, chunk.audit_from, chunk.audit_to)
+    return Work(
+        chunk=chunk.uuid,
+        token=chunk.token,
+        generation=chunk.generation,
+        person_from=chunk.person_from,
+        person_to=chunk.person_to,
+        audit_from=chunk.audit_from,
+        audit_to=chunk.audit_to,
+        pairs=[(person, audit) for person, audit, _ in chunk.pairs] if chunk.pairs is not None else None,
+        retried=[tuple(each) for each in chunk.pairs or ()],
+    )
 
 
 def end_of_chunks(run: Run, *, owner: str) -> Step:
@@ -301,22 +313,30 @@ def verified(run: Run, *, owner: str) -> Step:
         if not mine:
             return Step.WAITING
         with worlds.opened(run) as world:
-            found, lacking = reconcile.verify_run(run, world, ledger.of(run), lambda name: renew(run))
-        conclude(run, found, lacking, by=owner, now=timezone.now())
+            found = reconcile.verify_run(run, world, ledger.of(run), lambda name: renew(run))
+            seam = boundary.audit(world, lambda: renew(run))
+        conclude(run, found, seam, by=owner, now=timezone.now())
     return Step.WORKED
 
 
-def conclude(run: Run, found: reconcile.Verification, lacking: list[reconcile.Key], *, by: str, now: datetime) -> None:
+def conclude(run: Run, found: reconcile.Verification, seam: boundary.Boundary, *, by: str, now: datetime) -> None:
     """Succeeded, partial or failed; or, once, the chunks of what is missing sent back."""
-    first_time = run.verification is None
-    fields = {"verification": found.as_json(), "candidates": found.candidates, "stale": found.stale}
-    quarantined = run.quarantined.count()
+    remember_stale(run, found)
+    # Chunks that tried quarantined candidates again stand beside the ones that quarantined them: done anew, the two would count twice.
+    first_time = run.verification is None and not run.chunks.filter(pairs__isnull=False).exists()
+    fields = {
+        "verification": found.as_json(),
+        "candidates": found.candidates,
+        "stale": found.stale,
+        "boundary": seam.as_json(),
+        "warnings": seam.warnings(),
+    }
+    quarantined = run.quarantined.filter(waiver__isnull=True).count()
     if found.agrees and quarantined:
-        reason = f"{quarantined} candidates are quarantined."
-        move(run, RunState.PARTIAL, by=by, now=now, code=RunReason.QUARANTINED, reason=reason, **fields)
+        move(run, RunState.PARTIAL, by=by, now=now, code=RunReason.QUARANTINED, reason=quarantined_sentence(quarantined), **fields)
     elif found.agrees:
         move(run, RunState.SUCCEEDED, by=by, now=now, **fields)
-    elif first_time and (back := chunks.send_back(run, chunks_to_repeat(run, found, lacking))):
+    elif first_time and (back := chunks.send_back(run, chunks_to_repeat(run, found.lacking))):
         reason = f"Verification found {found.candidates} candidates, the ledger {found.accounted}; {back} chunks are done again."
         move(run, RunState.RUNNING, by=by, now=now, reason=reason, **fields)
     else:
@@ -324,7 +344,18 @@ def conclude(run: Run, found: reconcile.Verification, lacking: list[reconcile.Ke
         move(run, RunState.FAILED, by=by, now=now, code=code, reason=disagreement(found), **fields)
 
 
-def chunks_to_repeat(run: Run, found: reconcile.Verification, lacking: list[reconcile.Key]) -> list[int]:
+def quarantined_sentence(number: int) -> str:
+    return f"{number} candidates are quarantined." if number != 1 else "1 candidate is quarantined."
+
+
+def remember_stale(run: Run, found: reconcile.Verification) -> None:
+    """List the rows of ours that are candidates no more; they stay until somebody has them removed."""
+    StaleRow.objects.filter(run=run).delete()
+    rows = (StaleRow(run=run, row_id=row_id(person, audit), person_id=person, audit_id=audit) for person, audit in found.stale_keys)
+    StaleRow.objects.bulk_create(rows, batch_size=2000)
+
+
+def chunks_to_repeat(run: Run, lacking: list[reconcile.Key]) -> list[int]:
     """Chunks that the missing candidates lie in; all of them where only the counts differ, or sampled rows do."""
     if not lacking:
         return list(run.chunks.values_list("number", flat=True))

@@ -60,6 +60,7 @@ RUN_MOVES: dict[tuple[RunState, RunState], str] = {
     (R.VERIFYING, R.CANCELLED): "a newer run takes its place, or a person cancels it",
     (R.CANCELLING, R.CANCELLED): "the workers have handed their chunks back",
     (R.SUCCEEDED, R.WITHDRAWING): "a person withdraws the run",
+    (R.PARTIAL, R.RUNNING): "a person has quarantined candidates tried again",
     (R.PARTIAL, R.SUCCEEDED): "nothing is quarantined any more",
     (R.PARTIAL, R.WITHDRAWING): "a person withdraws the run",
     (R.FAILED, R.RUNNING): "a person has the failed chunks tried again",

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import time
 
 from django.conf import settings
 from django.utils import timezone
@@ -11,7 +12,7 @@ from calm_console.celery import app
 from migration import chunks, runs
 from migration.doors import Misconfigured, Outage
 from migration.models import Run
-from migration.states import RunReason, RunState
+from migration.states import FINISHED, RunReason, RunState
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,19 @@ def work(*, run_id: int) -> None:
         nudge_all(run)
     elif outcome == runs.Step.WORKED:
         nudge(run_id)
+
+
+def work_here(run: Run) -> None:
+    """Do a run's work in this process until it ends. Raises Outage or Misconfigured, with the run interrupted."""
+    while run.state not in FINISHED:
+        try:
+            if runs.step(run, owner=worker_name(), turn=1.0) == runs.Step.WAITING:
+                time.sleep(0.5)
+        except (Outage, Misconfigured) as error:
+            code = RunReason.OUTAGE if isinstance(error, Outage) else RunReason.STOPPED
+            runs.interrupt(run, str(error), by=worker_name(), now=timezone.now(), code=code)
+            raise
+        run.refresh_from_db()
 
 
 @app.task(name="migration.tick", queue=settings.CELERY_TASK_DEFAULT_QUEUE)

@@ -3,15 +3,16 @@
 from datetime import datetime, timedelta
 
 from migration.cdp import Cdp
-from migration.models import Account
+from migration.models import Account, SetWatermark
 
 ENTITIES = ("contact", "deal", "task", "ticket", "note")
 
 
 def resolve(cdp: Cdp, account: Account, *, now: datetime, safety_lag: timedelta) -> dict[str, datetime]:
-    """Entity -> watermark (UTC): the account's earliest live row of that entity; with none, `now` less the safety lag."""
+    """Entity -> watermark (UTC): what staff set by hand, else the account's earliest live row of that entity, else `now` less the safety lag."""
     live = cdp.live_since(account.cdp_id)
-    return {entity: live.get(entity, now - safety_lag) for entity in ENTITIES}
+    by_hand = {each.entity: each.moment for each in SetWatermark.objects.filter(account=account).order_by("id")}
+    return {entity: by_hand.get(entity) or live.get(entity, now - safety_lag) for entity in ENTITIES}
 
 
 def as_json(watermark: dict[str, datetime]) -> dict[str, str]:

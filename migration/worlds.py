@@ -9,12 +9,12 @@ import psycopg
 from django.conf import settings
 from psycopg.conninfo import conninfo_to_dict
 
-from migration import mapping as mappings
 from migration import links, watermark
+from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
 from migration.doors import Misconfigured
-from migration.models import RivalClaim, Run
+from migration.models import NameCollision, RivalClaim, Run, Waiver
 from migration.people import People
 from migration.pipeline.actors import ActorMapper
 from migration.pipeline.categories import CategoryMapper
@@ -84,6 +84,12 @@ def world(run: Run, crm: Crm, cdp: Cdp, usman: Usman) -> World:
         seam_lag=timedelta(seconds=settings.SEAM_LAG_SECONDS),
         rivals=rivals(run),
         links=links.Reader(run.link_index),
+        waived=frozenset(Waiver.objects.filter(account=account).values_list("person_id", "audit_id", "reason")),
+        enriches="F" in capabilities,
+        decisions={
+            (mappings.Role(c.role), c.record_id, c.class_name, c.version): c.decided_name or ""
+            for c in NameCollision.objects.filter(account=account, decided_name__isnull=False)
+        },
         actors=ActorMapper(mapping, organisation, capabilities, People(run, crm, usman)),
         categories=CategoryMapper(mapping, organisation, capabilities),
     )

@@ -5,7 +5,6 @@ that have the documented grants and nothing else.
 """
 
 import os
-import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,8 +131,3 @@ def systems(request, postgres, templates, usman_url, settings, transactional_db)
     for name in names.values():
         run_sql(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
-
-@pytest.fixture
-def blank(name: str = "") -> re.Pattern[str]:
-    """What no message to a user may hold: a traceback, or the tests' password."""
-    return re.compile(rf"Traceback|{PASSWORD}")

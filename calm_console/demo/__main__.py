@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 from calm_console import embedded
-from calm_console.demo import sample, stand_ins
+from calm_console.demo import sample
 from calm_console.demo.logins import LOGINS
 
 ROOT = Path(__file__).parents[2]
 MAPPING = Path(__file__).parent / "mapping.json"
 ORGANISATIONS = (1, 2, 3)
+Step = tuple[str, tuple[str, ...], tuple[int, ...]]  # what is done, the command that does it, its good exit codes
 COMPLETE = (0, 3)  # run_account's exit codes for a run that balances and verifies: complete, partial
 
 
@@ -57,10 +58,19 @@ def with_stand_ins(environ: dict[str, str]) -> None:
         environ |= {name: urls[name] for name in ("USMAN_URL", "IAG_URL") if not environ.get(name, "").strip()}
 
 
-def steps() -> list[tuple[str, tuple[str, ...], tuple[int, ...]]]:
-    """What is done, the command that does it, and its good exit codes."""
-    mapping = ("publish_mapping", "--file", str(MAPPING.relative_to(ROOT)), "--yes", "--by", "demo", "--note", "the sample's classes and ids")
-    found = [
+def steps() -> list[Step]:
+    """The operator's own commands, in their order."""
+    mapping = (
+        "publish_mapping",
+        "--file",
+        str(MAPPING.relative_to(ROOT)),
+        "--yes",
+        "--by",
+        "demo",
+        "--note",
+        "the sample's classes and ids",
+    )
+    found: list[Step] = [
         ("The console's own tables", ("migrate", "--verbosity", "0"), (0,)),
         ("Demo logins", ("demo_logins",), (0,)),
         ("Accounts from the CDP", ("sync_accounts",), (0,)),
@@ -73,7 +83,7 @@ def steps() -> list[tuple[str, tuple[str, ...], tuple[int, ...]]]:
     return found
 
 
-def ran(step: tuple[str, tuple[str, ...], tuple[int, ...]], environ: dict[str, str]) -> bool:
+def ran(step: Step, environ: dict[str, str]) -> bool:
     about, command, good = step
     say(f"{about}: manage.py {' '.join(command)}")
     return subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=environ, check=False).returncode in good
@@ -92,7 +102,18 @@ def serve(environ: dict[str, str]) -> int:
     """The console on loopback until it is stopped."""
     port = environ.get("PORT", "8000")
     say(f"The console is served at http://127.0.0.1:{port}/ (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "gunicorn", "calm_console.wsgi", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--log-level", "warning"]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "calm_console.wsgi",
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--workers",
+        "2",
+        "--log-level",
+        "warning",
+    ]
     try:
         return subprocess.run(command, cwd=ROOT, env=environ, check=False).returncode
     except KeyboardInterrupt:

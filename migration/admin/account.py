@@ -23,7 +23,7 @@ class LastProduction(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
         return [("none", "none yet"), *((state.value, state.value) for state in RunState)]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Account]) -> QuerySet[Account]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() == "none":
             return queryset.filter(production__isnull=True)
         return queryset.filter(production__state=self.value()) if self.value() else queryset

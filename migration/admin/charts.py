@@ -54,9 +54,11 @@ def percent(part: int, whole: int) -> str:
 
 def share(part: int, whole: int) -> str:
     """As people read it: never 0 % of something, never 100 % of less than all."""
-    if not whole or not part:
-        return "0 %" if whole else ""
+    if not whole:
+        return ""
+    if part in (0, whole):
+        return "100 %" if part else "0 %"
     value = 100 * part / whole
     if value < 0.1:
         return "< 0.1 %"
-    return f"{value:.1f} %" if part == whole or value < 99.95 else "> 99.9 %"
+    return f"{value:.1f} %" if value < 99.95 else "> 99.9 %"

@@ -3,10 +3,9 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html
 
 from migration.admin import filters, links, samples
-from migration.admin.display import NOTHING, duration, moment, number, pill, visible
+from migration.admin.display import NOTHING, duration, moment, number, pill, visible, words
 from migration.admin.records import RecordAdmin
 from migration.models import Chunk
 from migration.pipeline.records import Receipt
@@ -47,10 +46,11 @@ class ChunkAdmin(RecordAdmin):
     @admin.display(description="CRM persons", ordering="person_from")
     def range(self, chunk: Chunk) -> str:
         """Person ids; for a part of a heavy contact its audit ids too."""
-        if chunk.person_from == chunk.person_to:
-            audits = f", audits {chunk.audit_from or 'from the first'} to {'the last' if chunk.audit_to is None else f'before {chunk.audit_to}'}"
-            return f"{chunk.person_from}{audits if chunk.audit_from or chunk.audit_to else ''}"
-        return f"{chunk.person_from} to {'the last' if chunk.person_to == LAST_PERSON else chunk.person_to}"
+        if chunk.person_from != chunk.person_to:
+            return f"{chunk.person_from} to {'the last' if chunk.person_to == LAST_PERSON else chunk.person_to}"
+        first = "" if chunk.audit_from is None else f", audits from {chunk.audit_from}"
+        last = "" if chunk.audit_to is None else f", audits before {chunk.audit_to}"
+        return f"{chunk.person_from}{first}{last}"
 
     @admin.display(description="state", ordering="state")
     def shown_state(self, chunk: Chunk) -> str:
@@ -76,7 +76,7 @@ class ChunkAdmin(RecordAdmin):
         receipt = Receipt.from_json(chunk.receipt)
         counts = {name: getattr(receipt, name) for name in ("written", "corrected", "unchanged", "already_live")}
         counts |= {"skipped": receipt.skipped.total(), "quarantined": len(receipt.quarantined), "waived": receipt.waived.total()}
-        return ", ".join(f"{number(count)} {name.replace('_', ' ')}" for name, count in counts.items() if count) or "no candidates"
+        return ", ".join(f"{number(count)} {words(name)}" for name, count in counts.items() if count) or "no candidates"
 
     @admin.display(description="waits until")
     def waits_until(self, chunk: Chunk) -> str:
@@ -88,4 +88,4 @@ class ChunkAdmin(RecordAdmin):
 
     @admin.display(description="lease ends")
     def lease_ends(self, chunk: Chunk) -> str:
-        return format_html("{}", moment(chunk.lease_expires_at))
+        return moment(chunk.lease_expires_at)

@@ -48,6 +48,8 @@ PILLS = {
     "balances": ("good", "check"),
     "does not balance": ("bad", "cross"),
     "does not balance yet": ("busy", "clock"),
+    "differs": ("warn", "warning"),
+    "differs so far": ("busy", "clock"),
     "gone": ("warn", "warning"),
 }
 
@@ -128,3 +130,12 @@ def pill(state: str, about: object = "") -> SafeString:
 def icon(name: str) -> SafeString:
     """An icon beside a text that says the same, hence hidden from screen readers."""
     return format_html('<svg class="icon" viewBox="0 0 16 16" aria-hidden="true" focusable="false"><path d="{}"/></svg>', ICONS[name])
+
+
+def progress_bar(done: int | None, total: int | None, about: str = "") -> SafeString:
+    """Audits done of audits to do, as a bar and in words; 100 % only once nothing is left."""
+    if total is None:
+        return format_html('<span class="quiet">{}</span>', "no chunks yet")
+    percent = 100 * (done or 0) // total if total else 100
+    bar = '<progress max="100" value="{}" aria-label="audits done"></progress>'
+    return format_html('<span class="progress">' + bar + " {} % {}</span>", percent, percent, about)

@@ -1,15 +1,14 @@
 """The first page: how many accounts, runs by state, what is being worked on, what is quarantined, what happened last."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
 
 from migration.admin import links
 from migration.admin.queries import with_progress
 from migration.models import Account, Event, QuarantinedCandidate, Run
-from migration.states import ACTIVE, COMPLETE, RunMode, RunState
+from migration.states import COMPLETE, RunMode, RunState
 
 MOST_ACTIVE = 10
 MOST_EVENTS = 8
@@ -17,21 +16,59 @@ MOST_EVENTS = 8
 
 @dataclass
 class Overview:
-    """Figures for one user: None, or empty, where the user may not see the records."""
+    """For one user: None where the user may not see the records."""
 
-    accounts: dict[str, Any] | None = None
-    runs: dict[str, Any] | None = None
-    quarantine: dict[str, Any] | None = None
-    events: dict[str, Any] | None = None
+    accounts: dict[str, Any] | None
+    runs: dict[str, Any] | None
+    quarantine: dict[str, Any] | None
+    events: dict[str, Any] | None
+
+    @property
+    def shows_anything(self) -> bool:
+        return any((self.accounts, self.runs, self.quarantine, self.events))
 
 
 def of(user: Any) -> Overview:
+    """`user` as the request has it."""
+
     def may_see(model: str) -> bool:
-        return user.has_perm(f"migration.view_{model}")
+        return bool(user.has_perm(f"migration.view_{model}"))
 
     return Overview(
-        accounts() if may_see("account") else None,
-        runs() if may_see("run") else None,
-        quarantine() if may_see("quarantinedcandidate") else None,
-        events() if may_see("event") else None,
+        accounts=accounts() if may_see("account") else None,
+        runs=runs() if may_see("run") else None,
+        quarantine=quarantine() if may_see("quarantinedcandidate") else None,
+        events=events() if may_see("event") else None,
     )
+
+
+def accounts() -> dict[str, Any]:
+    """`moved`: with a production run that ran to its end, be it partial."""
+    complete = Run.objects.filter(account=OuterRef("pk"), mode=RunMode.PRODUCTION, state__in=COMPLETE)
+    total, moved = Account.objects.count(), Account.objects.filter(Exists(complete)).count()
+    return {"total": total, "moved": moved, "url": links.listing(Account)}
+
+
+def runs() -> dict[str, Any]:
+    """By state, in the order of a run's life, and those that are not finished."""
+    counted = dict(Run.objects.order_by().values_list("state").annotate(Count("id")))
+    states = [{"state": state, "count": counted[state], "url": links.listing(Run, state=state)} for state in RunState if state in counted]
+    active = with_progress(Run.objects.active().select_related("account"))[:MOST_ACTIVE]
+    return {"total": sum(counted.values()), "states": states, "active": active, "url": links.listing(Run)}
+
+
+def quarantine() -> dict[str, Any]:
+    """`latest`, of `accounts`: what is quarantined now, that is in each account's latest complete run; `total`: in all runs."""
+    latest = latest_complete_runs().values("pk")
+    found = QuarantinedCandidate.objects
+    now = found.filter(run__in=latest).aggregate(latest=Count("id"), accounts=Count("account", distinct=True))
+    return now | {"total": found.count(), "url": links.listing(QuarantinedCandidate)}
+
+
+def latest_complete_runs() -> QuerySet[Run]:
+    newest = Run.objects.filter(account=OuterRef("account"), state__in=COMPLETE).order_by("-pk").values("pk")[:1]
+    return Run.objects.filter(pk=Subquery(newest)).order_by()
+
+
+def events() -> dict[str, Any]:
+    return {"last": Event.objects.select_related("run", "account")[:MOST_EVENTS], "url": links.listing(Event)}

@@ -9,7 +9,7 @@ from migration.states import Reason
 EXPLAINED = {
     Reason.TIME_MISSING: "The audit has no created_at, so the activity would have no time.",
     Reason.CHANGES_UNREADABLE: "audited_changes is not what the gem writes.",
-    Reason.CHANGES_UNSTORABLE: "audited_changes holds something that jsonb refuses: a null character, a lone surrogate, a number out of range.",
+    Reason.CHANGES_UNSTORABLE: "audited_changes holds what jsonb refuses: a null character, a lone surrogate, a number out of range.",
     Reason.TENANT_MISMATCH: "The contact's own audits name another CRM organisation than the account's.",
     Reason.CONTACT_AMBIGUOUS: "Two contacts of the CDP claim this CRM person.",
     Reason.PROBABLE_OVERLAP: "The live sync has a row just after this audit that may be the same activity.",
@@ -27,9 +27,10 @@ class QuarantineAdmin(RecordAdmin):
     number_fields = ("audit_id", "person_id", "account__crm_organization_id")
     search_help_text = "Audit id, CRM person id, account, or CRM organisation id."
     ordering = ("-run_id", "person_id", "audit_id")
-    fields = (
-        "audit", "person", "shown_contact", "shown_reason", "explained", "shown_detail", "shown_error_class", "shown_account", "shown_run", "shown_chunk",
-    )  # fmt: skip
+    fieldsets = (
+        (None, {"fields": ("audit", "person", "shown_contact", "shown_reason", "explained", "shown_detail", "shown_error_class")}),
+        ("Found by", {"fields": ("shown_account", "shown_run", "shown_chunk")}),
+    )
 
     @admin.display(description="audit", ordering="audit_id")
     def audit(self, candidate: QuarantinedCandidate) -> str:

@@ -3,7 +3,6 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from django.utils.html import format_html
 
 from migration.admin import filters, links, run_report
 from migration.admin.display import NOTHING, duration, moment, number, pill, visible
@@ -21,7 +20,7 @@ class RunAdmin(RecordAdmin):
     search_fields = ("account__name", "planned_by")
     number_fields = ("pk", "account__crm_organization_id")
     search_help_text = "Account, CRM organisation id, run number, or who planned it."
-    fields = ("uuid", "pipeline_version", "shown_chunk_size", "shown_capabilities", "owner", "lease_ends", "token")
+    fields = ("uuid", "pipeline_version", "shown_chunk_size", "shown_capabilities", "shown_links", "owner", "lease_ends", "token")
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
         context |= {"report": run_report.of(context["original"], now=timezone.now())}
@@ -72,10 +71,14 @@ class RunAdmin(RecordAdmin):
         """The gates that were open when it was planned, of those that change rows."""
         return visible(", ".join(map(str, run.capabilities)) or "none of gates D, E, F was open")
 
+    @admin.display(description="link index")
+    def shown_links(self, run: Run) -> str:
+        return visible(run.link_index) if run.link_index else NOTHING
+
     @admin.display(description="lease held by")
     def owner(self, run: Run) -> str:
         return visible(run.lease_owner) if run.lease_owner else NOTHING
 
     @admin.display(description="lease ends")
     def lease_ends(self, run: Run) -> str:
-        return format_html("{}", moment(run.lease_expires_at))
+        return moment(run.lease_expires_at)

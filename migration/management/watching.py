@@ -55,7 +55,9 @@ class Watch:
         held = self.run.chunks.filter(state="leased").order_by("lease_expires_at").first()
         owner = held.lease_owner if held else self.run.lease_owner
         if owner and time.monotonic() - self.last_line > LINE_EVERY:
-            self.out.aside(f"Run {self.run.pk} waits for {owner}, whose lease runs out within {chunks.lease().seconds} seconds unless it is alive.")
+            self.out.aside(
+                f"Run {self.run.pk} waits for {owner}, whose lease runs out within {chunks.lease().seconds} seconds unless it is alive."
+            )
             self.last_line = time.monotonic()
 
     def renudge(self) -> None:
@@ -68,7 +70,13 @@ class Watch:
 
 
 def bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[about]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[about]}"),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=Console(stderr=True))
 
 

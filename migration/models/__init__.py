@@ -6,9 +6,13 @@ from migration.models.chunk import Chunk
 from migration.models.event import Event
 from migration.models.link_index import DealLink, JoinConcern, LinkIndex, LinkOddity
 from migration.models.mapping_revision import MappingRevision
+from migration.models.name_collision import NameCollision
 from migration.models.quarantine import QuarantinedCandidate
 from migration.models.rival_claim import RivalClaim
 from migration.models.run import Run
+from migration.models.set_watermark import SetWatermark
+from migration.models.stale_row import StaleRow
+from migration.models.waiver import Waiver
 
 __all__ = [
     "Account",
@@ -20,7 +24,11 @@ __all__ = [
     "LinkIndex",
     "LinkOddity",
     "MappingRevision",
+    "NameCollision",
     "QuarantinedCandidate",
     "RivalClaim",
     "Run",
+    "SetWatermark",
+    "StaleRow",
+    "Waiver",
 ]

@@ -18,6 +18,7 @@ class Chunk(models.Model):
     person_to = models.BigIntegerField(help_text="Inclusive.")
     audit_from = models.BigIntegerField(null=True, help_text="Inclusive; set for a heavy contact only.")
     audit_to = models.BigIntegerField(null=True, help_text="Exclusive.")
+    pairs = models.JSONField(null=True, help_text="Single candidates to try again: [[CRM person id, audit id, reason], ...].")
     expected = models.PositiveBigIntegerField(help_text="Audits of these contacts when the run was planned.")
 
     state = models.CharField(max_length=16, default=ChunkState.PENDING)

@@ -35,7 +35,9 @@ class DealLink(models.Model):
     to_audit = models.BigIntegerField(null=True)
 
     class Meta:
-        constraints = [models.CheckConstraint(condition=Q(to_audit__isnull=True) | Q(to_audit__gt=F("from_audit")), name="deallink_forward")]
+        constraints = [
+            models.CheckConstraint(condition=Q(to_audit__isnull=True) | Q(to_audit__gt=F("from_audit")), name="deallink_forward")
+        ]
         indexes = [
             models.Index(fields=["index", "person_id"], name="deallink_person"),
             models.Index(fields=["index", "join_row"], name="deallink_row"),
@@ -46,25 +48,21 @@ class DealLink(models.Model):
 
 
 class JoinConcern(models.Model):
-    """A join row's audit and what it concerns: a contact (rule 3), or for deal-company rows a deal (rule 5)."""
+    """A join row's audit and what it concerns: of deal-contact rows a contact (rule 3), of deal-company rows a deal's contacts (rule 5)."""
 
     index = models.ForeignKey(LinkIndex, on_delete=models.CASCADE)
     join_row = models.BigIntegerField("join row's id in the CRM")
+    audit_id = models.BigIntegerField()
     person_id = models.BigIntegerField("CRM person id", null=True)
     deal_id = models.BigIntegerField("CRM deal id", null=True)
-    audit_id = models.BigIntegerField()
+    company_id = models.BigIntegerField("CRM company id", null=True)
     moved = models.CharField(max_length=12, blank=True)
 
     class Meta:
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(person_id__isnull=False, deal_id__isnull=True) | Q(person_id__isnull=True, deal_id__isnull=False),
-                name="joinconcern_one_end",
-            )
-        ]
+        constraints = [models.CheckConstraint(condition=Q(person_id__isnull=False) | Q(deal_id__isnull=False), name="joinconcern_has_end")]
         indexes = [
             models.Index(fields=["index", "person_id"], name="joinconcern_person", condition=Q(person_id__isnull=False)),
-            models.Index(fields=["index", "deal_id"], name="joinconcern_deal", condition=Q(deal_id__isnull=False)),
+            models.Index(fields=["index", "deal_id"], name="joinconcern_deal", condition=Q(person_id__isnull=True)),
             models.Index(fields=["index", "join_row"], name="joinconcern_row"),
         ]
 

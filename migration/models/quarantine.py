@@ -4,6 +4,7 @@ from django.db.models import Q
 from migration.models.account import Account
 from migration.models.chunk import Chunk
 from migration.models.run import Run
+from migration.models.waiver import Waiver
 from migration.states import Reason
 
 
@@ -19,6 +20,7 @@ class QuarantinedCandidate(models.Model):
     reason = models.CharField(max_length=32)
     detail = models.TextField(blank=True)
     error_class = models.TextField(blank=True)
+    waiver = models.ForeignKey(Waiver, null=True, on_delete=models.PROTECT, help_text="Set where a named person waived it.")
 
     class Meta:
         verbose_name = "quarantined candidate"

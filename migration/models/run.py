@@ -36,6 +36,8 @@ class Run(models.Model):
     candidates = models.PositiveBigIntegerField(null=True, help_text="From the counting query: at planning, then afresh by verification.")
     stale = models.PositiveBigIntegerField(null=True)
     verification = models.JSONField(null=True)
+    boundary = models.JSONField(null=True, help_text="Both systems at the seam; see boundary.py.")
+    warnings = models.JSONField(default=list, help_text="What staff should know before they trust the run, in sentences.")
 
     planned_at = models.DateTimeField()
     planned_by = models.TextField()

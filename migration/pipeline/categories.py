@@ -8,15 +8,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from migration import copytext
 from migration.mapping import ACTIONS, ENTITY_OF_ROLE, ID_SET_OF_ROLE, CategoryOverride, Mapping, Role
 from migration.pipeline.changes import parse
 from migration.pipeline.problems import failure
-from migration.pipeline.records import Candidate
+from migration.pipeline.records import Candidate, Moved
 
-Moved = Literal["contact_old", "contact_new", "deal"]
 Changes = dict[str, Any]
 
 _VERBS = {"create": "create", "update": "update", "destroy": "delete"}
@@ -198,4 +197,4 @@ def category_of(candidate: Candidate, categories: CategoryMapper) -> tuple[str, 
     needles = categories.needs_changes(candidate.role, candidate.class_name, action)
     found = any(needle in candidate.changes for needle in needles)
     read = (lambda: parse(copytext.unescape(candidate.changes).decode())) if found else dict
-    return categories.category(candidate.role, candidate.class_name, action, read, candidate.moved or None)
+    return categories.category(candidate.role, candidate.class_name, action, read, candidate.moved)

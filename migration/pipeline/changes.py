@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]  # not in typeshed
 from typing import Any
 
 from migration.pipeline.problems import Unreadable

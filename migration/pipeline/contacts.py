@@ -21,13 +21,17 @@ class Contacts:
         """The one contact, or why there is none. A claim that the person's own audits rule out does not count as a claim."""
         named = self.named.get(person, set())
         if named and str(self.organisation) not in named:
-            return self.only_claim(person), Problem(Reason.TENANT_MISMATCH, f"the contact's own audits name organisation {', '.join(sorted(named))}")
+            return self.only_claim(person), Problem(
+                Reason.TENANT_MISMATCH, f"the contact's own audits name organisation {', '.join(sorted(named))}"
+            )
         claims = self.claims.get(person, [])
         if len(claims) > 1:
             return None, Problem(Reason.CONTACT_AMBIGUOUS, f"contacts {', '.join(claims)} of this account claim the person")
         rivals = sorted(org for org in self.rivals.get(person, ()) if not named or str(org) in named)
         if rivals:
-            return self.only_claim(person), Problem(Reason.CONTACT_AMBIGUOUS, f"organisation {', '.join(map(str, rivals))} claims the person too")
+            return self.only_claim(person), Problem(
+                Reason.CONTACT_AMBIGUOUS, f"organisation {', '.join(map(str, rivals))} claims the person too"
+            )
         return self.only_claim(person), None
 
     def only_claim(self, person: int) -> str | None:

@@ -1,5 +1,6 @@
 """One chunk, top to bottom. Only this file imports the steps."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -8,14 +9,17 @@ from uuid import UUID, uuid4
 
 from migration.cdp import Cdp
 from migration.crm import Crm
-from migration.mapping import Mapping
+from migration.mapping import Mapping, Role
 from migration.pipeline.actors import ActorMapper, map_actors
+from migration.pipeline.associations import Names, enrich_associations
 from migration.pipeline.categories import CategoryMapper, map_categories
 from migration.pipeline.contacts import Contacts, resolve_contacts
-from migration.pipeline.extract import Links, Selection, extract, organisations
+from migration.pipeline.extract import extract
 from migration.pipeline.load import Target, foresee, load, mark_unstorable, stage
+from migration.pipeline.lookups import namings, organisations
 from migration.pipeline.problems import Unstorable
-from migration.pipeline.records import Candidate, Receipt
+from migration.pipeline.queries import Selection
+from migration.pipeline.records import Candidate, Links, Receipt
 from migration.pipeline.rows import RowWriter
 from migration.pipeline.verify import verify
 
@@ -52,6 +56,9 @@ class World:
     links: LinkReader
     actors: ActorMapper
     categories: CategoryMapper
+    waived: frozenset[tuple[int, int, str]] = frozenset()  # (person, audit, reason) that staff waived
+    enriches: bool = False  # capability F
+    decisions: dict[tuple[Role, int, str, int | None], str] = field(default_factory=dict)
     checkpoint: Callable[[str], None] = field(default=silent)  # called between phases: heartbeat, pause, tests' faults
 
     def close(self) -> None:
@@ -70,7 +77,8 @@ class Work:
     person_to: int
     audit_from: int | None = None
     audit_to: int | None = None
-    pairs: list[tuple[int, int]] | None = None  # a sample, instead of the whole range
+    pairs: list[tuple[int, int]] | None = None  # single candidates, instead of the whole range
+    retried: list[tuple[int, int, str]] = field(default_factory=list)  # of them, those quarantined before, with the reason
 
 
 def process_chunk(work: Work, world: World) -> Receipt:
@@ -96,11 +104,12 @@ def map_and_stage(work: Work, world: World) -> Receipt:
     """Stage the chunk's rows in the CDP session; nothing but a batch of candidates is ever held in memory."""
     # Asked for beforehand: while the COPY into staging runs, its session can do nothing else.
     claims = world.cdp.contacts(world.account_id, work.person_from, work.person_to)
+    retried = Counter(reason for _, _, reason in work.retried)
     rows = RowWriter(str(world.account_id), world.mapping, world.revision, world.crm.shape)
     try:
-        return stage(mapped(work, world, claims), world.cdp, rows, Receipt())
+        return stage(mapped(work, world, claims), world.cdp, rows, world.waived, Receipt(retried=retried))
     except Unstorable:  # in which rows, only jsonb itself can tell
-        return stage(mapped(work, world, claims, probing=True), world.cdp, rows, Receipt())
+        return stage(mapped(work, world, claims, probing=True), world.cdp, rows, world.waived, Receipt(retried=retried))
 
 
 def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: bool = False) -> Iterator[Candidate]:
@@ -111,18 +120,26 @@ def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: b
     with world.crm.snapshot() as connection:
         named = organisations(connection, world.crm.shape, world.mapping, selection.persons, world.organisation_attribute)
         contacts = Contacts(world.organisation, claims, world.rivals, named)
+        names = Names(namings(connection, world.crm.shape, world.mapping, links), world.decisions) if world.enriches else None
         world.checkpoint("reading")
         candidates = extract(connection, world.crm.shape, world.mapping, selection, links, world.watermark)
         if probing:
             candidates = mark_unstorable(candidates)
         resolved = resolve_contacts(candidates, contacts)
         attributed = map_actors(resolved, world.actors)
-        yield from map_categories(attributed, world.categories)
+        categorised = map_categories(attributed, world.categories)
+        yield from enrich_associations(categorised, names)
 
 
 def aim(work: Work, world: World) -> Target:
     """The chunk's target. Only candidates this close to the first live row can be its double."""
     seam = (world.live_since - world.seam_lag).isoformat() if world.live_since else "infinity"
     return Target(
-        run=world.run_id, account=world.account_id, chunk=work.chunk, token=work.token, generation=work.generation, seam=seam, lag=world.seam_lag
+        run=world.run_id,
+        account=world.account_id,
+        chunk=work.chunk,
+        token=work.token,
+        generation=work.generation,
+        seam=seam,
+        lag=world.seam_lag,
     )

@@ -4,6 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 import psycopg
@@ -15,6 +17,8 @@ from migration.pipeline.problems import Fenced, LiveRowSlippedIn, Problem, Unsto
 from migration.pipeline.records import Candidate, Quarantined, Receipt
 from migration.pipeline.rows import COLUMNS, RowWriter
 from migration.states import Reason
+
+Waived = frozenset[tuple[int, int, str]]  # (CRM person id, audit id, reason)
 
 STAGING = """
     CREATE TEMP TABLE IF NOT EXISTS calm_staging (
@@ -66,16 +70,26 @@ FENCE = """
     RETURNING generation, receipt"""
 
 
+@dataclass(frozen=True)
 class Target:
     """Where a chunk's rows go: the run and account they belong to, the chunk's fence, and the seam with live sync."""
 
-    def __init__(self, *, run: UUID, account: UUID, chunk: UUID, token: int, generation: int, seam: object, lag: object) -> None:
-        self.names = {
-            "run": run, "account": account, "chunk": chunk, "token": token, "generation": generation, "seam": seam, "lag": lag,
-        }  # fmt: skip
+    run: UUID
+    account: UUID
+    chunk: UUID
+    token: int
+    generation: int
+    seam: str  # timestamptz: nothing before it can be a live row's double
+    lag: timedelta
+    waived: Waived = frozenset()
+
+    @property
+    def names(self) -> dict[str, object]:
+        """The parameters of the statements below."""
+        return {name: value for name, value in vars(self).items() if name != "waived"}
 
 
-def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, receipt: Receipt) -> Receipt:
+def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, waived: Waived, receipt: Receipt) -> Receipt:
     """COPY what is to become a row into staging; count the rest on the receipt. Everything lazy before this step runs here.
 
     Raises Unstorable where jsonb refuses a value; then nothing is staged.
@@ -86,7 +100,7 @@ def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, receipt:
         cdp.connection.execute("TRUNCATE calm_staging")
         try:
             with cdp.connection.cursor().copy(f"COPY calm_staging ({', '.join(COLUMNS)}) FROM STDIN") as copy:
-                for line in lines(candidates, writer, receipt):
+                for line in lines(candidates, writer, waived, receipt):
                     copy.write(line)
             cdp.connection.execute("ANALYZE calm_staging")
         except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
@@ -94,7 +108,7 @@ def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, receipt:
     return receipt
 
 
-def lines(candidates: Iterable[Candidate], writer: RowWriter, receipt: Receipt) -> Iterator[bytes]:
+def lines(candidates: Iterable[Candidate], writer: RowWriter, waived: Waived, receipt: Receipt) -> Iterator[bytes]:
     """COPY lines of the candidates that become rows; each of the others is counted where it belongs."""
     for candidate in candidates:
         if candidate.beyond:
@@ -102,14 +116,23 @@ def lines(candidates: Iterable[Candidate], writer: RowWriter, receipt: Receipt) 
         elif candidate.skipped:
             receipt.skipped[candidate.skipped] += 1
         elif candidate.problem:
-            receipt.quarantined.append(aside(candidate, candidate.problem))
+            put_aside(receipt, aside(candidate, candidate.problem), waived)
         else:
             try:
                 line = writer.line(candidate)
             except Exception as error:  # noqa: BLE001 - one poisoned row is put aside, the chunk goes on
-                receipt.quarantined.append(aside(candidate, failure(error)))
+                put_aside(receipt, aside(candidate, failure(error)), waived)
             else:
+                receipt.collisions += [c for c in candidate.collisions or () if c not in receipt.collisions]
                 yield line
+
+
+def put_aside(receipt: Receipt, found: Quarantined, waived: Waived) -> None:
+    """Quarantined, unless a named person waived this candidate for this reason."""
+    if (found.person_id, found.audit_id, str(found.problem.reason)) in waived:
+        receipt.waived[str(found.problem.reason)] += 1
+    else:
+        receipt.quarantined.append(found)
 
 
 def aside(candidate: Candidate, problem: Problem) -> Quarantined:
@@ -145,7 +168,7 @@ def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str],
             generation, earlier = row
             if earlier and generation == names["generation"]:
                 return Receipt.from_json(earlier)
-            classify(connection, names, receipt)
+            classify(connection, target, receipt)
             changed = connection.execute(UPSERT, names).rowcount
             if changed != receipt.written + receipt.corrected:
                 raise LiveRowSlippedIn("rows changed between classification and upsert")
@@ -164,18 +187,16 @@ def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str],
 def foresee(cdp: Cdp, target: Target, receipt: Receipt) -> Receipt:
     """A dry run's `load`: the same classification, nothing written, and up to three rows before -> after kept as a sample."""
     with cdp.transaction() as connection:
-        classify(connection, target.names, receipt)
+        classify(connection, target, receipt)
         receipt.samples = samples(connection)
     return receipt
 
 
-def classify(connection: psycopg.Connection, names: dict[str, object], receipt: Receipt) -> None:
+def classify(connection: psycopg.Connection, target: Target, receipt: Receipt) -> None:
     """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind."""
     connection.execute("TRUNCATE calm_verdict")
-    connection.execute(CLASSIFY, names)
-    counted = connection.execute(
-        """SELECT outcome, category, actor_kind, old_category, count(*) FROM calm_verdict GROUP BY 1, 2, 3, 4"""
-    )
+    connection.execute(CLASSIFY, target.names)
+    counted = connection.execute("""SELECT outcome, category, actor_kind, old_category, count(*) FROM calm_verdict GROUP BY 1, 2, 3, 4""")
     tally: Counter[str] = Counter()
     for outcome, category, actor_kind, old, number in counted:
         tally[outcome] += number
@@ -187,7 +208,8 @@ def classify(connection: psycopg.Connection, names: dict[str, object], receipt: 
     receipt.written, receipt.corrected, receipt.unchanged = tally["written"], tally["corrected"], tally["unchanged"] + tally["own"]
     receipt.already_live = tally["already_live"]
     if tally["probable_overlap"]:
-        receipt.quarantined += overlaps(connection)
+        for each in overlaps(connection):
+            put_aside(receipt, each, target.waived)
 
 
 def overlaps(connection: psycopg.Connection) -> list[Quarantined]:
@@ -195,7 +217,9 @@ def overlaps(connection: psycopg.Connection) -> list[Quarantined]:
         """SELECT ('x' || left(replace(s.id::text, '-', ''), 12))::bit(48)::bigint, s.source_audit_id, s.contact_id::text
            FROM calm_staging s JOIN calm_verdict v USING (id) WHERE v.outcome = 'probable_overlap' ORDER BY s.id"""
     )
-    problem = Problem(Reason.PROBABLE_OVERLAP, "a live row of the same contact and category follows within the seam's lag and names no audit")
+    problem = Problem(
+        Reason.PROBABLE_OVERLAP, "a live row of the same contact and category follows within the seam's lag and names no audit"
+    )
     return [Quarantined(person, audit, contact, problem) for person, audit, contact in rows]
 
 

@@ -2,16 +2,55 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from migration.mapping import Role
 from migration.pipeline.problems import Problem
+
+Moved = Literal["contact_old", "contact_new", "deal"]
 
 
 class Actor(NamedTuple):
     kind: str
     id: str | None
     name: str | None
+
+
+class Naming(NamedTuple):
+    """An audit that tells a record's name."""
+
+    audit_id: int
+    class_name: str
+    version: int | None
+    request: str | None
+    name: str | None
+
+
+class Joined(NamedTuple):
+    """A join row's audit as it concerns one contact."""
+
+    person_id: int
+    moved: Moved | None = None  # how an update moved the link, as link_history.Concern says
+    deal_id: int | None = None
+    company_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Links:
+    """What deal-contact links tell of a chunk's contacts; looked up beforehand in the LinkIndex."""
+
+    by_deal: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)  # deal -> (person, from audit, to audit), both exclusive
+    by_audit: dict[int, list[Joined]] = field(default_factory=dict)  # join row's audit -> each contact it concerns
+
+
+class Collision(NamedTuple):
+    """Audits of one record, class and version that give different names: two writers, and nobody knows the last."""
+
+    role: Role
+    record_id: int
+    class_name: str
+    version: int
+    candidates: list[tuple[int, str | None]]  # audit id, name
 
 
 @dataclass(slots=True)
@@ -29,14 +68,18 @@ class Candidate:
     action: bytes
     occurred_at: bytes
     beyond: bool  # made at or after the watermark: left to the live sync, counted only
+    request: bytes  # request_uuid, which need not be a UUID
     comment: bytes  # as JSON
     changes: bytes  # as JSON, once extract has read it
-    moved: str = ""  # for join rows: how an update moved the link, as link_history.Concern says
+    moved: Moved | None = None  # for join rows: how an update moved the link, as link_history.Concern says
+    deal_id: int | None = None  # for join rows: the two ends besides the contact
+    company_id: int | None = None
     contact_id: str | None = None
     actor: Actor | None = None
     category: str = ""
     fallthrough: str | None = None
     associations: dict[str, object] | None = None
+    collisions: list[Collision] | None = None
     skipped: str = ""
     problem: Problem | None = None
 
@@ -64,11 +107,13 @@ class Receipt:
     already_live: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     waived: Counter[str] = field(default_factory=Counter)
+    retried: Counter[str] = field(default_factory=Counter)  # by reason: quarantined by an earlier chunk, decided anew by this one
     quarantined: list[Quarantined] = field(default_factory=list)
     categories: Counter[str] = field(default_factory=Counter)  # of rows that are ours: written, corrected, unchanged
     actor_kinds: Counter[str] = field(default_factory=Counter)
     recategorised: Counter[str] = field(default_factory=Counter)  # of corrected rows: "old -> new"
     beyond: Counter[str] = field(default_factory=Counter)
+    collisions: list[Collision] = field(default_factory=list)
     samples: list[dict[str, object]] = field(default_factory=list)  # dry run: rows before -> after
     digest: int = 0  # sum of the row digests, modulo 2**64
 
@@ -84,7 +129,13 @@ class Receipt:
     @classmethod
     def from_json(cls, plain: dict) -> "Receipt":
         quarantined = [Quarantined(p, a, contact, Problem(*problem)) for p, a, contact, *problem in plain["quarantined"]]
-        counters = ("skipped", "waived", "categories", "actor_kinds", "recategorised", "beyond")
+        collisions = [
+            Collision(Role(role), record, name, version, [tuple(c) for c in found])
+            for role, record, name, version, found in plain["collisions"]
+        ]
+        counters = ("skipped", "waived", "retried", "categories", "actor_kinds", "recategorised", "beyond")
         return cls(
-            **plain | {name: Counter(plain[name]) for name in counters} | {"digest": int(plain["digest"]), "quarantined": quarantined}
+            **plain
+            | {name: Counter(plain[name]) for name in counters}
+            | {"digest": int(plain["digest"]), "quarantined": quarantined, "collisions": collisions}
         )

@@ -11,7 +11,19 @@ from migration.mapping import Mapping
 from migration.pipeline import changes
 from migration.pipeline.records import Actor, Candidate
 
-COLUMNS = ("id", "contact_id", "category", "actor_kind", "actor_id", "actor_name", "occurred_at", "source_audit_id", "digest", "changes", "context")
+COLUMNS = (
+    "id",
+    "contact_id",
+    "category",
+    "actor_kind",
+    "actor_id",
+    "actor_name",
+    "occurred_at",
+    "source_audit_id",
+    "digest",
+    "changes",
+    "context",
+)
 VERSION_AND_VARIANT = (8 << 76) | (2 << 62)  # RFC 9562: UUIDv8, variant 10
 SEPARATOR = b"\x1f"
 
@@ -63,7 +75,17 @@ class RowWriter:
         actor, actor_digest = actor_fields(candidate.actor)
         scalars = (key, self._account, contact, category, actor_digest, candidate.occurred_at, audit, b"crm_migration")
         number = int.from_bytes(md5(SEPARATOR.join(scalars), usedforsecurity=False).digest()[:8], signed=True)
-        fields = (key, contact, category, actor, candidate.occurred_at, audit, str(number).encode(), self.changes(candidate), self.context(candidate))
+        fields = (
+            key,
+            contact,
+            category,
+            actor,
+            candidate.occurred_at,
+            audit,
+            str(number).encode(),
+            self.changes(candidate),
+            self.context(candidate),
+        )
         return b"\t".join(fields) + b"\n"
 
     def changes(self, candidate: Candidate) -> bytes:
@@ -85,7 +107,12 @@ class RowWriter:
         if candidate.fallthrough:
             parts.append(b', "fallthrough": ' + json_field(candidate.fallthrough))
         if candidate.associations:
-            parts.append(b"".join(b", " + json_field(k) + b": " + copytext.write(json.dumps(v, ensure_ascii=False)) for k, v in candidate.associations.items()))
+            parts.append(
+                b"".join(
+                    b", " + json_field(k) + b": " + copytext.write(json.dumps(v, ensure_ascii=False))
+                    for k, v in candidate.associations.items()
+                )
+            )
         return b"".join(parts) + self._tail
 
     def number(self, field: bytes, column_type: str) -> bytes:

@@ -10,7 +10,7 @@ register = template.Library()
 
 for shown in (display.visible, display.visible_text, display.words, display.number, display.moment, display.duration, display.pill):
     register.filter(shown.__name__, shown)
-register.simple_tag(display.icon)
+register.simple_tag(display.progress_bar)
 
 ORDER = ("Account", "Run", "Chunk", "QuarantinedCandidate", "Event", "MappingRevision")
 NAMES = {"QuarantinedCandidate": "Quarantine"}

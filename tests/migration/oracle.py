@@ -1,6 +1,6 @@
 """What the rows must be: SPEC sections 2 to 4 once more, in plain Python over whole tables, sharing no code with the pipeline.
 
-`expected(sample, organisation, rules)` gives every candidate of an account with its outcome and, where it is to be written, the whole
+`expected(sample, organisation)` gives every candidate of an account with its outcome and, where it is to be written, the whole
 row as `Systems.activities` shows it, without `run_id`. It knows no overrides and not the enricher.
 """
 
@@ -16,6 +16,7 @@ from uuid import UUID
 from tests.migration.oracle_links import Contacts, concerned_contacts, roles, sides
 from tests.migration.oracle_sample import Audit, Sample
 
+RULES = frozenset({1, 2, 3, 4, 5})  # the contact rules of SPEC section 2 that production knows
 SEAM = timedelta(seconds=10)
 ENTITIES = ("contact", "deal", "task", "ticket", "note")
 VERBS = {"create": "create", "update": "update", "destroy": "delete"}
@@ -56,7 +57,9 @@ class Expected:
         return {(*key, outcome.reason) for key, outcome in self.candidates.items() if outcome.kind == "quarantined"}
 
 
-def expected(sample: Sample, organisation: int, rules: set[int], capabilities: frozenset[str] = frozenset("DE")) -> Expected:
+def expected(
+    sample: Sample, organisation: int, rules: frozenset[int] = RULES, capabilities: frozenset[str] = frozenset("DE")
+) -> Expected:
     """Every candidate of an account under the first mapping revision, and what becomes of it."""
     account = Account(sample, organisation, capabilities)
     found = Expected()

@@ -8,12 +8,10 @@ from migration import ledger
 from migration.models import Run
 from migration.states import RunState
 from tests.migration.conftest import run_account
-from tests.migration.oracle import Expected, expected
+from tests.migration.oracle import RULES, Expected, expected
 from tests.migration.oracle_links import concerned_contacts
 from tests.migration.oracle_sample import Audit, Sample, read_sample
 
-RULES = {1, 2}  # the contact rules of SPEC section 2 that production knows
-ALL_RULES = {1, 2, 3, 4, 5}
 ORGANISATIONS = (1, 2, 3)
 
 
@@ -45,7 +43,7 @@ def differences(rows: list[tuple], wanted: list[tuple]) -> list[str]:
 def test_every_row_outcome_and_number_is_the_oracles(console, sample, organisation):
     live = console.activities("origin = 'live'")
     run = run_account(organisation)
-    wanted = expected(sample, organisation, RULES)
+    wanted = expected(sample, organisation)
     written = without_run(console.activities("origin = 'crm_migration'"))
 
     assert differences(written, wanted.rows()) == []
@@ -84,14 +82,14 @@ def numbers_of(wanted: Expected) -> dict[str, object]:
 def test_all_accounts_beside_each_other_lie_in_one_table(console, sample):
     for organisation in ORGANISATIONS:
         run_account(organisation)
-    wanted = sorted(row for organisation in ORGANISATIONS for row in expected(sample, organisation, RULES).rows())
+    wanted = sorted(row for organisation in ORGANISATIONS for row in expected(sample, organisation).rows())
     assert differences(without_run(console.activities("origin = 'crm_migration'")), wanted) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("organisation", "size"), [(1, 7), (2, 1), (3, 7)])
 def test_small_chunks_and_one_chunk_of_all_give_the_same_rows(console, sample, organisation, size):
-    wanted = expected(sample, organisation, RULES)
+    wanted = expected(sample, organisation)
     small = run_account(organisation, chunk_size=size)
     rows = without_run(console.activities("origin = 'crm_migration'"))
     assert differences(rows, wanted.rows()) == []
@@ -108,7 +106,7 @@ def test_small_chunks_and_one_chunk_of_all_give_the_same_rows(console, sample, o
 
 
 def test_the_oracle_finds_the_contacts_that_ruby_found(sample):
-    nobody = {rule: set() for rule in ALL_RULES}
+    nobody = {rule: set() for rule in RULES}
     for audit, contacts in concerned_contacts(sample.audits, sample.mapping):
         wanted = nobody | by_ruby(audit, sample.truth["concerns"].get(str(audit.id), {}))
         assert nobody | contacts.by_rule == wanted, audit
@@ -144,7 +142,7 @@ def test_the_oracle_names_the_events_that_ruby_saw(sample, organisation, categor
     events = sample.truth["organisations"][str(organisation)]["events"]
     seen = {about for name in EVENTS[category] for event in events[name] if (about := audit_and_person(category, name, event))}
     written = {
-        key: outcome.row for key, outcome in expected(sample, organisation, ALL_RULES).candidates.items() if outcome.kind == "written"
+        key: outcome.row for key, outcome in expected(sample, organisation).candidates.items() if outcome.kind == "written"
     }
     whoever = {(audit, None) for audit, _ in written}
     named = {key for key, row in written.items() if row[3] == category}
@@ -168,5 +166,5 @@ def audit_and_person(category: str, name: str, event: dict) -> tuple[int, int | 
 @pytest.mark.parametrize("organisation", ORGANISATIONS)
 def test_no_row_of_the_oracle_is_of_another_organisation(sample, organisation):
     mine = set(sample.truth["organisations"][str(organisation)]["audit_ids"])
-    candidates = expected(sample, organisation, ALL_RULES).candidates
+    candidates = expected(sample, organisation).candidates
     assert {audit for (audit, _), outcome in candidates.items() if outcome.kind == "written"} <= mine

@@ -10,7 +10,9 @@ class Command(BaseCommand):
 
     def handle(self, **options):
         if Account.objects.exclude(crm_organization_id__in=(1, 2, 3)).exists():
-            raise CommandError("This console holds accounts that are not the sample's: demo logins, whose passwords are public, are not made here.")
+            raise CommandError(
+                "This console holds accounts that are not the sample's: demo logins, whose passwords are public, are not made here."
+            )
         for name, password in LOGINS.items():
             user, new = User.objects.get_or_create(username=name, defaults={"is_staff": True, "is_superuser": name == "demo-admin"})
             if new:

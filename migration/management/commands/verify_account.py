@@ -20,9 +20,11 @@ class Command(BaseCommand):
         account = account_of(options["organisation"])
         run = Run.objects.filter(account=account, mode=RunMode.PRODUCTION, state__in=[*COMPLETE, RunState.FAILED]).first()
         if run is None:
-            raise CommandError(f"{account} has no finished production run to verify: run `manage.py run_account {account.crm_organization_id}`.")
+            raise CommandError(
+                f"{account} has no finished production run to verify: run `manage.py run_account {account.crm_organization_id}`."
+            )
         with worlds.opened(run) as world:
-            found, _ = reconcile.verify_run(run, world, ledger.of(run), lambda name: None)
+            found = reconcile.verify_run(run, world, ledger.of(run), lambda name: None)
         run.verification, run.stale = found.as_json(), found.stale
         out = Output(self, options["json"])
         out.json(reports.as_json(run))

@@ -1,0 +1,75 @@
+"""What was expected beside what came: verification's figures, and the dry run's prediction."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from migration import reports
+from migration.admin import links
+from migration.admin.equation import BY_RULE, SINGLE
+from migration.ledger import Ledger
+from migration.models import Run
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of verification and what it counts; `count` is None where it was not looked for."""
+
+    name: str
+    count: int | None
+    about: str
+    is_bad: bool = False
+
+
+def figures(run: Run) -> Iterator[Figure]:
+    """reconcile.Verification's figures. A dry run has no rows to look for, so there those of rows are not zero but unknown."""
+    found = run.verification
+    if not found:
+        return
+    differs = found["candidates"] != found["accounted"]
+    rows = found if run.writes else {}
+    yield Figure("candidates", found["candidates"], "counted afresh on the source, by a query of its own")
+    yield Figure("accounted", found["accounted"], "candidates that have an outcome in the ledger", differs)
+    yield Figure("missing", rows.get("missing"), "candidates without a row, a live row or another outcome", bool(rows.get("missing")))
+    yield Figure("sampled", rows.get("sampled"), "candidates mapped again from scratch")
+    yield Figure("differing", rows.get("differing"), "sampled rows that are not what mapping them again gives", bool(rows.get("differing")))
+    yield Figure("stale", rows.get("stale"), "rows of ours that are candidates no more; never removed by themselves")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One figure of the dry run beside the same of this run."""
+
+    name: str
+    predicted: int
+    actual: int
+
+    @property
+    def difference(self) -> str:
+        return f"{self.actual - self.predicted:+,}" if self.actual != self.predicted else ""
+
+
+def prediction(run: Run, found: Ledger) -> dict[str, Any] | None:
+    """The dry run's figures beside this run's, in groups; None where there is no dry run to compare with."""
+    both: dict[str, Any] | None = reports.prediction(run, found)
+    if both is None:
+        return None
+    predicted, actual = both["predicted"], both["actual"]
+    groups = [
+        ("Outcomes", pairs(outcomes(predicted), outcomes(actual))),
+        ("Categories", pairs(predicted["categories"], actual["categories"])),
+        ("Actor kinds", pairs(predicted["actor_kinds"], actual["actor_kinds"])),
+    ]
+    differing = sum(bool(pair.difference) for _, group in groups for pair in group)
+    return {"run": both["run"], "url": links.address(Run, both["run"]), "agrees": both["agrees"], "groups": groups, "differing": differing}
+
+
+def outcomes(figures: Mapping[str, Any]) -> dict[str, int]:
+    """`reports.figures` in one level: `skipped nothing_changed` is the rule in `skipped`."""
+    flat = {name: figures[name] for name in ("candidates", *SINGLE)}
+    return flat | {f"{name} {rule}": count for name in BY_RULE for rule, count in figures[name].items()}
+
+
+def pairs(predicted: Mapping[str, int], actual: Mapping[str, int]) -> list[Pair]:
+    names = [*predicted, *(name for name in actual if name not in predicted)]
+    return [Pair(name, predicted.get(name, 0), actual.get(name, 0)) for name in names]

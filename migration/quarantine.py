@@ -1,0 +1,111 @@
+"""What staff do with quarantined candidates: try them again, or waive them. The ledger moves with it."""
+
+from datetime import datetime
+from uuid import uuid4
+
+from django.db import transaction
+from django.db.models import Max, QuerySet
+
+from migration import events, runs
+from migration.cdp import Cdp
+from migration.models import Account, Chunk, MappingRevision, QuarantinedCandidate, RivalClaim, Run, Waiver
+from migration.pipeline.flow import VERSION
+from migration.states import RunMode, RunReason, RunState
+
+RETRIED_AT_ONCE = 5_000  # candidates to a retry chunk
+
+
+def latest_run(account: Account) -> Run | None:
+    """The account's last production run that ended or is under way: the one whose quarantine can still be worked on."""
+    return Run.objects.filter(account=account, mode=RunMode.PRODUCTION).exclude(state=RunState.CANCELLED).first()
+
+
+def check_can_retry(run: Run) -> None:
+    """Raise runs.Refused with the sentence that says why this run's quarantine cannot be tried again."""
+    revision = MappingRevision.objects.order_by("-number").first()
+    latest = latest_run(run.account)
+    if run.mode != RunMode.PRODUCTION:
+        raise runs.Refused(f"{run} is a dry run: run it again once the cause is mended.")
+    if latest is None or latest.pk != run.pk:
+        raise runs.Refused(f"{run} is not the account's latest production run; {latest} is.")
+    if run.state != RunState.PARTIAL:
+        raise runs.Refused(f"{run} is {run.state}: only a partial run's candidates are tried again; otherwise run the account again.")
+    if run.mapping_revision != revision or run.pipeline_version != VERSION:
+        raise runs.Refused(f"Mapping or pipeline have changed since {run}: run the account again, which tries everything again.")
+
+
+def retry(candidates: QuerySet[QuarantinedCandidate], cdp: Cdp, *, by: str, now: datetime) -> dict[Run, int]:
+    """Have candidates processed again, as chunks of their own run; how many, by run. Waived ones stay waived. Raises Refused."""
+    found: dict[Run, list[QuarantinedCandidate]] = {}
+    for each in (
+        candidates.filter(waiver__isnull=True)
+        .select_related("run__account", "run__mapping_revision")
+        .order_by("run", "person_id", "audit_id")
+    ):
+        found.setdefault(each.run, []).append(each)
+    for run in found:
+        check_can_retry(run)
+    for run, again in found.items():
+        with transaction.atomic():
+            refresh_rivals(run, cdp)
+            add_chunks(run, again)
+            reason = f"{len(again)} quarantined candidates are tried again."
+            runs.move(run, RunState.RUNNING, by=by, now=now, reason=reason, verification=None)
+    return {run: len(again) for run, again in found.items()}
+
+
+def add_chunks(run: Run, again: list[QuarantinedCandidate]) -> None:
+    """Chunks that name their candidates; they come after the run's others."""
+    number = run.chunks.aggregate(last=Max("number"))["last"] or 0
+    for at in range(0, len(again), RETRIED_AT_ONCE):
+        part = again[at : at + RETRIED_AT_ONCE]
+        number += 1
+        Chunk.objects.create(
+            uuid=uuid4(),
+            run=run,
+            number=number,
+            person_from=part[0].person_id,
+            person_to=part[-1].person_id,
+            pairs=[[each.person_id, each.audit_id, each.reason] for each in part],
+            expected=len(part),
+        )
+
+
+def refresh_rivals(run: Run, cdp: Cdp) -> None:
+    """Look again who else claims the run's persons: that may be what was mended."""
+    RivalClaim.objects.filter(run=run).delete()
+    claims = [RivalClaim(run=run, person_id=person, crm_organization_id=org) for person, org in cdp.rival_claims(run.account.cdp_id)]
+    RivalClaim.objects.bulk_create(claims, batch_size=1000)
+
+
+def waive(candidates: QuerySet[QuarantinedCandidate], *, by: str, note: str, now: datetime) -> int:
+    """Give candidates up for good, by name and with a reason; how many. A run with nothing else quarantined becomes succeeded."""
+    if not note.strip():
+        raise runs.Refused("Say why: a waiver needs a note.")
+    with transaction.atomic():
+        chosen = list(candidates.filter(waiver__isnull=True).select_for_update(of=("self",)).select_related("account", "run"))
+        for each in chosen:
+            each.waiver, _ = Waiver.objects.get_or_create(
+                account=each.account,
+                person_id=each.person_id,
+                audit_id=each.audit_id,
+                reason=each.reason,
+                defaults={"note": note, "waived_at": now, "waived_by": by},
+            )
+            each.save(update_fields=["waiver"])
+        for run in {each.run for each in chosen}:
+            number = sum(each.run == run for each in chosen)
+            events.record("candidates waived", f"{number} by {by}: {note}", now=now, by=by, run=run)
+            settle(run, by=by, now=now)
+    return len(chosen)
+
+
+def settle(run: Run, *, by: str, now: datetime) -> None:
+    """A partial run with nothing quarantined any more has succeeded; otherwise its reason says the number that is left."""
+    left = run.quarantined.filter(waiver__isnull=True).count()
+    if run.state == RunState.PARTIAL and not left:
+        runs.move(run, RunState.SUCCEEDED, by=by, now=now)
+    elif run.state == RunState.PARTIAL:
+        Run.objects.filter(pk=run.pk, state=RunState.PARTIAL).update(
+            reason_code=RunReason.QUARANTINED, reason=runs.quarantined_sentence(left)
+        )
