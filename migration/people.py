@@ -16,10 +16,14 @@ class Person(NamedTuple):
 
 
 class People:
-    """The directory that ActorMapper is handed. One for each worker and run; answers are shared through ActorAnswer."""
+    """The directory that ActorMapper is handed. One for each worker and run; answers are shared through ActorAnswer.
 
-    def __init__(self, run: Run, crm: Crm, usman: Usman) -> None:
+    Without a run (a question, not a migration) they are kept in memory only.
+    """
+
+    def __init__(self, run: Run | None, crm: Crm, usman: Usman) -> None:
         self.run, self.crm, self.usman = run, crm, usman
+        self.known: dict[str, UsmanUser | None] = {}
 
     def look_up(self, user_ids: Iterable[str]) -> dict[str, Person]:
         """CRM user id, as text -> Person; users that the CRM no longer has are absent. Raises Outage."""
@@ -29,19 +33,28 @@ class People:
 
     def answers(self, emails: set[str]) -> dict[str, UsmanUser | None]:
         """What this run was told of each e-mail, asking USMAN for the rest and keeping its answers."""
-        known = {
-            a.email: UsmanUser(a.usman_id, a.name, a.status) if a.usman_id and a.status else None
-            for a in ActorAnswer.objects.filter(run=self.run, email__in=emails)
-        }
-        missing = emails - known.keys()
+        if self.run is not None:
+            self.known |= kept(self.run, emails - self.known.keys())
+        missing = emails - self.known.keys()
         if missing:
             fresh = self.usman.users_by_email(missing)
-            ActorAnswer.objects.bulk_create(
-                [
-                    ActorAnswer(run=self.run, email=e, **({"usman_id": u.id, "name": u.name, "status": u.status} if u else {}))
-                    for e, u in fresh.items()
-                ],
-                ignore_conflicts=True,  # another worker asked at the same moment
-            )
-            known |= fresh
-        return known
+            if self.run is not None:
+                keep(self.run, fresh)
+            self.known |= fresh
+        return {email: self.known[email] for email in emails}
+
+
+def kept(run: Run, emails: set[str]) -> dict[str, UsmanUser | None]:
+    """The answers that any worker of the run had."""
+    found = ActorAnswer.objects.filter(run=run, email__in=emails)
+    return {a.email: UsmanUser(a.usman_id, a.name, a.status) if a.usman_id and a.status else None for a in found}
+
+
+def keep(run: Run, answers: dict[str, UsmanUser | None]) -> None:
+    rows = [
+        ActorAnswer(run=run, email=email, usman_id=user.id, name=user.name, status=user.status)
+        if user
+        else ActorAnswer(run=run, email=email)
+        for email, user in answers.items()
+    ]
+    ActorAnswer.objects.bulk_create(rows, ignore_conflicts=True)  # another worker may have asked at the same moment

@@ -40,7 +40,9 @@ def prediction(run: Run, actual: Ledger) -> dict[str, object] | None:
     if run.mode != RunMode.PRODUCTION:
         return None
     same = {name: getattr(run, name) for name in ("account", "mapping_revision", "pipeline_version", "capabilities")}
-    dry = Run.objects.filter(mode=RunMode.DRY_RUN, state__in=COMPLETE, pk__lt=run.pk, **same).first()
+    # A dry run from before the last production run foresaw that one, not this.
+    last = Run.objects.filter(account=run.account, mode=RunMode.PRODUCTION, pk__lt=run.pk).exclude(started_at=None).first()
+    dry = Run.objects.filter(mode=RunMode.DRY_RUN, state__in=COMPLETE, pk__lt=run.pk, pk__gt=last.pk if last else 0, **same).first()
     if dry is None:
         return None
     foreseen = ledger.of(dry)

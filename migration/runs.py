@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any, Protocol
 from uuid import uuid4
 
 from django.conf import settings
@@ -47,6 +48,15 @@ class Step(StrEnum):
     FINISHED = "finished"
 
 
+class Decision(Protocol):
+    """Of settings.GATE_POLICY: refusals in words (none: go), and the capabilities that the pipeline is handed."""
+
+    @property
+    def refusals(self) -> list[str]: ...
+    @property
+    def capabilities(self) -> frozenset[str]: ...
+
+
 @dataclass(frozen=True)
 class Wish:
     """What somebody asks for."""
@@ -61,7 +71,7 @@ def start(wish: Wish, *, by: str, now: datetime) -> Run:
 
     A run that nobody works on and that is another wish is cancelled; one that somebody works on raises Busy. Raises Refused.
     """
-    decision = import_string(settings.GATE_POLICY)(wish.account, wish.mode)
+    decision = gate_decision(wish.account, wish.mode)
     if decision.refusals:
         raise Refused(" ".join(decision.refusals))
     revision = MappingRevision.objects.order_by("-number").first()
@@ -77,6 +87,12 @@ def start(wish: Wish, *, by: str, now: datetime) -> Run:
             return continued(wish, asked, by=by, now=now) or created(wish, asked, by=by, now=now)
     except IntegrityError as error:
         raise Busy(f"Another run of {wish.account} was started at this moment: try again.") from error
+
+
+def gate_decision(account: Account, mode: RunMode) -> Decision:
+    """What the gates allow: the one seam through which migration asks them."""
+    decision: Decision = import_string(settings.GATE_POLICY)(account, mode)
+    return decision
 
 
 def created(wish: Wish, asked: dict, *, by: str, now: datetime) -> Run:
@@ -324,7 +340,7 @@ def conclude(run: Run, found: reconcile.Verification, seam: boundary.Boundary, *
     remember_stale(run, found)
     # Chunks that tried quarantined candidates again stand beside the ones that quarantined them: done anew, the two would count twice.
     first_time = run.verification is None and not run.chunks.filter(pairs__isnull=False).exists()
-    fields = {
+    fields: dict[str, Any] = {
         "verification": found.as_json(),
         "candidates": found.candidates,
         "stale": found.stale,

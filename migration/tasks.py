@@ -9,9 +9,9 @@ from django.conf import settings
 from django.utils import timezone
 
 from calm_console.celery import app
-from migration import chunks, runs
+from migration import chunks, drafts, runs
 from migration.doors import Misconfigured, Outage
-from migration.models import Run
+from migration.models import MappingDraft, Run
 from migration.states import FINISHED, RunReason, RunState
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,12 @@ def work_here(run: Run) -> None:
             runs.interrupt(run, str(error), by=worker_name(), now=timezone.now(), code=code)
             raise
         run.refresh_from_db()
+
+
+@app.task(name="migration.count_effect", queue=settings.CELERY_TASK_DEFAULT_QUEUE)
+def count_effect(*, draft_id: int) -> None:
+    """Count what publishing a draft would change."""
+    drafts.count_effect(MappingDraft.objects.get(pk=draft_id), now=timezone.now())
 
 
 @app.task(name="migration.tick", queue=settings.CELERY_TASK_DEFAULT_QUEUE)

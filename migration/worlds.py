@@ -35,7 +35,7 @@ def opened(run: Run) -> Iterator[World]:
     try:
         cdp = Cdp()
         try:
-            yield world(run, crm, cdp, usman)
+            yield world(run, crm, cdp, People(run, crm, usman), rivals_of(run))
         finally:
             cdp.close()
     finally:
@@ -64,7 +64,8 @@ def check() -> list[str]:
         return crm.excess_rights()
 
 
-def world(run: Run, crm: Crm, cdp: Cdp, usman: Usman) -> World:
+def world(run: Run, crm: Crm, cdp: Cdp, people: People, rivals: dict[int, set[int]]) -> World:
+    """What the run, its account, its mapping and its capabilities come to. The run need not be saved."""
     account = run.account
     capabilities = frozenset(run.capabilities)
     mapping = mappings.parse(run.mapping_revision.document)
@@ -82,7 +83,7 @@ def world(run: Run, crm: Crm, cdp: Cdp, usman: Usman) -> World:
         watermark=watermark.from_json(run.watermark or {}),
         live_since=min(cdp.live_since(account.cdp_id).values(), default=None),
         seam_lag=timedelta(seconds=settings.SEAM_LAG_SECONDS),
-        rivals=rivals(run),
+        rivals=rivals,
         links=links.Reader(run.link_index),
         waived=frozenset(Waiver.objects.filter(account=account).values_list("person_id", "audit_id", "reason")),
         enriches="F" in capabilities,
@@ -90,12 +91,12 @@ def world(run: Run, crm: Crm, cdp: Cdp, usman: Usman) -> World:
             (mappings.Role(c.role), c.record_id, c.class_name, c.version): c.decided_name or ""
             for c in NameCollision.objects.filter(account=account, decided_name__isnull=False)
         },
-        actors=ActorMapper(mapping, organisation, capabilities, People(run, crm, usman)),
+        actors=ActorMapper(mapping, organisation, capabilities, people),
         categories=CategoryMapper(mapping, organisation, capabilities),
     )
 
 
-def rivals(run: Run) -> dict[int, set[int]]:
+def rivals_of(run: Run) -> dict[int, set[int]]:
     """Person -> organisations of other accounts that claim it."""
     found: dict[int, set[int]] = {}
     for person, organisation in RivalClaim.objects.filter(run=run).values_list("person_id", "crm_organization_id"):

@@ -50,6 +50,8 @@ PILLS = {
     "does not balance yet": ("busy", "clock"),
     "differs": ("warn", "warning"),
     "differs so far": ("busy", "clock"),
+    "warning": ("warn", "warning"),
+    "waived": ("quiet", "check"),
     "gone": ("warn", "warning"),
 }
 

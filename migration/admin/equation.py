@@ -58,7 +58,8 @@ def lines(run: Run, found: Ledger) -> Iterator[Line]:
     """Every kind of outcome has its line, be it zero; rules and reasons have one each."""
 
     def line(outcome: str, detail: str, count: int) -> Line:
-        url = links.listing(QuarantinedCandidate, run=run.pk, reason=detail) if outcome == "quarantined" and detail else ""
+        waived = {"quarantined": "no", "waived": "yes"}.get(outcome)
+        url = links.listing(QuarantinedCandidate, run=run.pk, reason=detail, waived=waived) if waived and detail else ""
         return Line(outcome, detail, count, charts.share(count, found.candidates), url)
 
     for name in SINGLE:

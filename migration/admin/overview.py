@@ -58,9 +58,9 @@ def runs() -> dict[str, Any]:
 
 
 def quarantine() -> dict[str, Any]:
-    """`latest`, of `accounts`: what is quarantined now, that is in each account's latest complete run; `total`: in all runs."""
+    """`latest`, of `accounts`: what is quarantined now, that is in each account's latest complete run; `total`: in all runs. Without the waived."""
     latest = latest_complete_runs().values("pk")
-    found = QuarantinedCandidate.objects
+    found = QuarantinedCandidate.objects.filter(waiver__isnull=True)
     now = found.filter(run__in=latest).aggregate(latest=Count("id"), accounts=Count("account", distinct=True))
     return now | {"total": found.count(), "url": links.listing(QuarantinedCandidate)}
 

@@ -1,7 +1,12 @@
+from typing import Any
+
 from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
 
 from migration.admin import filters, links
-from migration.admin.display import NOTHING, visible, words
+from migration.admin.display import NOTHING, moment, pill, visible, words
 from migration.admin.records import RecordAdmin
 from migration.models import QuarantinedCandidate
 from migration.states import Reason
@@ -17,18 +22,33 @@ EXPLAINED = {
 }
 
 
+class Waived(admin.SimpleListFilter):
+    title = "waived"
+    parameter_name = "waived"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
+        return [("no", "still quarantined"), ("yes", "waived")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        wanted = {"no": True, "yes": False}.get(self.value() or "")
+        return queryset if wanted is None else queryset.filter(waiver__isnull=wanted)
+
+
 @admin.register(QuarantinedCandidate)
 class QuarantineAdmin(RecordAdmin):
     plural = "Quarantine"
     list_display = ("audit", "person", "shown_contact", "shown_reason", "shown_detail", "shown_account", "shown_run")
-    list_filter = (filters.one_of("reason", Reason), filters.ByAccount, filters.ByRun)
-    list_select_related = ("account", "run__account", "chunk")
+    list_filter = (filters.one_of("reason", Reason), Waived, filters.ByAccount, filters.ByRun)
+    list_select_related = ("account", "run", "chunk", "waiver")
     search_fields = ("account__name",)
     number_fields = ("audit_id", "person_id", "account__crm_organization_id")
     search_help_text = "Audit id, CRM person id, account, or CRM organisation id."
     ordering = ("-run_id", "person_id", "audit_id")
     fieldsets = (
-        (None, {"fields": ("audit", "person", "shown_contact", "shown_reason", "explained", "shown_detail", "shown_error_class")}),
+        (
+            None,
+            {"fields": ("audit", "person", "shown_contact", "shown_reason", "explained", "shown_detail", "shown_error_class", "waived")},
+        ),
         ("Found by", {"fields": ("shown_account", "shown_run", "shown_chunk")}),
     )
 
@@ -46,7 +66,8 @@ class QuarantineAdmin(RecordAdmin):
 
     @admin.display(description="reason", ordering="reason")
     def shown_reason(self, candidate: QuarantinedCandidate) -> str:
-        return words(candidate.reason)
+        reason = words(candidate.reason)
+        return format_html("{} {}", reason, pill("waived")) if candidate.waiver_id else reason
 
     @admin.display(description="that means")
     def explained(self, candidate: QuarantinedCandidate) -> str:
@@ -59,6 +80,12 @@ class QuarantineAdmin(RecordAdmin):
     @admin.display(description="error's class")
     def shown_error_class(self, candidate: QuarantinedCandidate) -> str:
         return visible(candidate.error_class or NOTHING)
+
+    @admin.display(description="waived")
+    def waived(self, candidate: QuarantinedCandidate) -> str:
+        """By whom, when and why."""
+        waiver = candidate.waiver
+        return format_html("{}, {}: {}", visible(waiver.waived_by), moment(waiver.waived_at), visible(waiver.note)) if waiver else NOTHING
 
     @admin.display(description="account", ordering="account")
     def shown_account(self, candidate: QuarantinedCandidate) -> str:

@@ -69,8 +69,8 @@ def chunks_by_state(run: Run) -> list[dict[str, Any]]:
 
 
 def quarantine(run: Run) -> list[dict[str, Any]]:
-    """`{"reason", "count", "about", "url"}`, the most frequent first."""
-    counted = run.quarantined.order_by().values("reason").annotate(count=Count("id")).order_by("-count", "reason")
+    """`{"reason", "count", "waived", "about", "url"}`, the most frequent first; `count` holds the waived too."""
+    counted = run.quarantined.order_by().values("reason").annotate(count=Count("id"), waived=Count("waiver")).order_by("-count", "reason")
     return [
         {**row, "about": EXPLAINED[Reason(row["reason"])], "url": links.listing(QuarantinedCandidate, run=run.pk, reason=row["reason"])}
         for row in counted

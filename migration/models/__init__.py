@@ -5,6 +5,7 @@ from migration.models.actor_answer import ActorAnswer
 from migration.models.chunk import Chunk
 from migration.models.event import Event
 from migration.models.link_index import DealLink, JoinConcern, LinkIndex, LinkOddity
+from migration.models.mapping_draft import MappingDraft
 from migration.models.mapping_revision import MappingRevision
 from migration.models.name_collision import NameCollision
 from migration.models.quarantine import QuarantinedCandidate
@@ -23,6 +24,7 @@ __all__ = [
     "JoinConcern",
     "LinkIndex",
     "LinkOddity",
+    "MappingDraft",
     "MappingRevision",
     "NameCollision",
     "QuarantinedCandidate",

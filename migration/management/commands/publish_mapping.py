@@ -1,13 +1,16 @@
 import getpass
 import json
 from pathlib import Path
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from migration import effects, revisions
 from migration import mapping as mappings
-from migration import revisions
-from migration.management.output import Output
+from migration.doors import Misconfigured, Outage
+from migration.management.output import Output, refusals_as_sentences
+from migration.models import Account
 
 
 class Command(BaseCommand):
@@ -20,6 +23,7 @@ class Command(BaseCommand):
         parser.add_argument("--note", default="", help="why")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
+    @refusals_as_sentences
     def handle(self, **options):
         document = read(options["file"])
         out = Output(self, options["json"])
@@ -28,18 +32,40 @@ class Command(BaseCommand):
         except mappings.MappingError as error:
             raise CommandError(f"{options['file']} is no mapping:\n{error}") from error
         last = revisions.current()
+        report: dict[str, Any] = {"revision": last.number if last else 0, "published": False, "effect": None}
         if last and last.digest == digest:
-            return say(out, f"Equal to revision {last.number}, which is current: nothing to publish.", last.number, published=False)
-        if not options["yes"]:
-            following = last.number + 1 if last else 1
-            return say(out, f"Valid. With --yes it becomes revision {following} (digest {digest[:12]}).", following, published=False)
-        published = revisions.publish(document, by=options["by"], note=options["note"], now=timezone.now())
-        return say(out, f"Published as revision {published.revision.number}.", published.revision.number, published=published.is_new)
+            return say(out, f"Equal to revision {last.number}, which is current: nothing to publish.", report)
+        if options["yes"]:
+            published = revisions.publish(document, by=options["by"], note=options["note"], now=timezone.now())
+            return say(
+                out,
+                f"Published as revision {published.revision.number}.",
+                report | {"revision": published.revision.number, "published": True},
+            )
+        report |= {"revision": report["revision"] + 1, "effect": effect(document, out)}
+        return say(out, f"Valid. With --yes it becomes revision {report['revision']}.", report)
 
 
-def say(out: Output, sentence: str, number: int, *, published: bool) -> None:
+def effect(document: object, out: Output) -> list[dict[str, object]] | None:
+    """What publishing would change, account by account; None where nothing can be counted, with the reason said."""
+    counted = []
+    try:
+        for found in effects.count(document, Account.objects.filter(gone=False), now=timezone.now(), pulse=lambda: None):
+            counted.append(found.as_json())
+            moves = ", ".join(f"{move} {number:,}" for move, number in found.categories.most_common(8))
+            out.line(
+                f"  organisation {found.organisation}: {found.changed:,} activities would change, {found.added:,} come, {found.removed:,} go;"
+                f" {found.loaded:,} of these are loaded already" + (f" ({moves})" if moves else "")
+            )
+    except (Outage, Misconfigured) as error:
+        out.line(f"  The effect is not counted: {error}")
+        return None
+    return counted
+
+
+def say(out: Output, sentence: str, report: dict[str, object]) -> None:
     out.line(sentence)
-    out.json({"revision": number, "published": published, "sentence": sentence})
+    out.json(report | {"sentence": sentence})
 
 
 def read(path: Path) -> object:
