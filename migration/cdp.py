@@ -9,7 +9,7 @@ import psycopg
 from django.conf import settings
 
 from migration.crm import columns
-from migration.doors import Misconfigured, connect, translated
+from migration.doors import Misconfigured, check_idle, connect, translated
 
 VARIABLE = "CDP_DATABASE_URL"
 NEEDED = {
@@ -78,6 +78,7 @@ class Cdp:
             yield self.connection
 
     def rows(self, query: object, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[tuple]:
+        check_idle(self.connection)
         with translated(VARIABLE):
             return self.connection.execute(query, parameters).fetchall()  # type: ignore[call-overload]
 

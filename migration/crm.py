@@ -8,7 +8,7 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
-from migration.doors import Misconfigured, connect, translated
+from migration.doors import Misconfigured, check_idle, connect, translated
 
 VARIABLE = "CRM_DATABASE_URL"
 NEEDED = {
@@ -93,6 +93,7 @@ class Crm:
 
     def rows(self, query: sql.Composed | str, parameters: tuple[object, ...] = ()) -> list[tuple]:
         """The answer to one small query, outside any snapshot."""
+        check_idle(self.connection)
         with translated(VARIABLE):
             return self.connection.execute(query, parameters).fetchall()
 

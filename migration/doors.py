@@ -33,6 +33,12 @@ def translated(variable: str) -> Iterator[None]:
         raise
 
 
+def check_idle(connection: psycopg.Connection) -> None:
+    """Raise RuntimeError where the session is in the middle of a COPY: psycopg would wait for its end, and so for ever."""
+    if connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+        raise RuntimeError("this session is in the middle of a COPY and cannot be asked anything else")
+
+
 def is_outage(error: psycopg.Error) -> bool:
     """Whether the server or the way to it failed, as against the statement or its data."""
     if error.sqlstate is None:

@@ -56,6 +56,7 @@ class Outlook:
 
 class Doors(NamedTuple):
     crm: Crm
+    users: Crm  # asked while the other session is in the middle of its COPY
     cdp: Cdp
     usman: Usman
 
@@ -72,13 +73,18 @@ def count(document: object, accounts: Iterable[Account], *, now: datetime, pulse
 @contextmanager
 def opened() -> Iterator[Doors]:
     with ExitStack() as stack:
-        yield Doors(stack.enter_context(closing(Crm())), stack.enter_context(closing(Cdp())), stack.enter_context(closing(Usman())))
+        yield Doors(
+            stack.enter_context(closing(Crm())),
+            stack.enter_context(closing(Crm())),
+            stack.enter_context(closing(Cdp())),
+            stack.enter_context(closing(Usman())),
+        )
 
 
 def effect(account: Account, documents: tuple[object, object], doors: Doors, *, now: datetime, pulse: Callable[[], None]) -> Effect:
     """Compare what two mapping documents (the first may be None) make of the account, contact by contact."""
     found = Effect(account.crm_organization_id)
-    people = People(None, doors.crm, doors.usman)
+    people = People(None, doors.users, doors.usman)
     before_world, after_world = (world(account, each, doors, people, now=now, pulse=pulse) if each else None for each in documents)
     if after_world is None:
         raise ValueError("there is no new mapping to compare with")

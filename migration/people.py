@@ -18,6 +18,7 @@ class Person(NamedTuple):
 class People:
     """The directory that ActorMapper is handed. One for each worker and run; answers are shared through ActorAnswer.
 
+    `crm` is a session of its own: it is asked while candidates stream through another.
     Without a run (a question, not a migration) they are kept in memory only.
     """
 

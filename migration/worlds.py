@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 
 import psycopg
@@ -30,17 +30,11 @@ def opened(run: Run) -> Iterator[World]:
             f"CRM_DATABASE_URL or CDP_DATABASE_URL names another database here than where {run} was planned: "
             "start the account's run again with these, or give this process the same ones."
         )
-    usman = Usman()
-    crm = Crm()
-    try:
-        cdp = Cdp()
-        try:
-            yield world(run, crm, cdp, People(run, crm, usman), rivals_of(run))
-        finally:
-            cdp.close()
-    finally:
-        crm.close()
-        usman.close()
+    with ExitStack() as stack:
+        usman = stack.enter_context(closing(Usman()))
+        crm, cdp = stack.enter_context(closing(Crm())), stack.enter_context(closing(Cdp()))
+        users = stack.enter_context(closing(Crm()))  # asked while the first session is in the middle of its COPY
+        yield world(run, crm, cdp, People(run, users, usman), rivals_of(run))
 
 
 def systems() -> str:

@@ -37,7 +37,7 @@ class ChunkAdmin(RecordAdmin):
 
     @admin.display(description="chunk", ordering="number")
     def name(self, chunk: Chunk) -> str:
-        return f"Chunk {chunk.number}"
+        return f"Chunk\N{NO-BREAK SPACE}{chunk.number}"
 
     @admin.display(description="run", ordering="run")
     def shown_run(self, chunk: Chunk) -> str:

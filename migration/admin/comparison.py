@@ -13,12 +13,12 @@ from migration.models import Run
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of verification and what it counts; `count` is None where it was not looked for."""
+    """One figure of verification and what it counts; None where it was not looked for. `problem` says what is wrong with it, if anything."""
 
     name: str
     count: int | None
     about: str
-    is_bad: bool = False
+    problem: str = ""
 
 
 def figures(run: Run) -> Iterator[Figure]:
@@ -26,14 +26,20 @@ def figures(run: Run) -> Iterator[Figure]:
     found = run.verification
     if not found:
         return
-    differs = found["candidates"] != found["accounted"]
+    differs = "should be the candidates" if found["candidates"] != found["accounted"] else ""
     rows = found if run.writes else {}
     yield Figure("candidates", found["candidates"], "counted afresh on the source, by a query of its own")
     yield Figure("accounted", found["accounted"], "candidates that have an outcome in the ledger", differs)
-    yield Figure("missing", rows.get("missing"), "candidates without a row, a live row or another outcome", bool(rows.get("missing")))
+    yield Figure(
+        "missing", rows.get("missing"), "candidates without a row, a live row or another outcome", none_wanted(rows.get("missing"))
+    )
     yield Figure("sampled", rows.get("sampled"), "candidates mapped again from scratch")
-    yield Figure("differing", rows.get("differing"), "sampled rows that are not what mapping them again gives", bool(rows.get("differing")))
+    yield Figure("differing", rows.get("differing"), "sampled rows that are not what that gives", none_wanted(rows.get("differing")))
     yield Figure("stale", rows.get("stale"), "rows of ours that are candidates no more; never removed by themselves")
+
+
+def none_wanted(count: int | None) -> str:
+    return "should be none" if count else ""
 
 
 @dataclass(frozen=True)

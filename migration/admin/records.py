@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import flatten_fieldsets
+from django.contrib.admin.views.main import ChangeList
 from django.db import models
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
@@ -22,6 +23,7 @@ class RecordAdmin(admin.ModelAdmin):
     number_fields: tuple[str, ...] = ()
     actions = None
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # counting every choice of every filter reads the whole table
     list_per_page = 50
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -48,6 +50,13 @@ class RecordAdmin(admin.ModelAdmin):
     def numbered(self, number: int) -> Q:
         """Where a number that is searched for may stand."""
         return Q.create([(field, number) for field in self.number_fields], connector=Q.OR)
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Filters as a bar above the list, so that they leave it the width."""
+        changes = super().get_changelist_instance(request)
+        for spec in changes.filter_specs:
+            spec.template = "admin/migration/filter.html"
+        return changes
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         return super().changelist_view(request, {"title": self.plural, "plural": self.plural} | (extra_context or {}))

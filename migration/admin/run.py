@@ -3,6 +3,7 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.html import format_html
 
 from migration.admin import filters, links, run_report
 from migration.admin.display import NOTHING, duration, moment, number, pill, visible
@@ -14,13 +15,16 @@ from migration.states import RunMode, RunState
 @admin.register(Run)
 class RunAdmin(RecordAdmin):
     plural = "Runs"
-    list_display = ("name", "shown_account", "shown_mode", "shown_state", "shown_reason", "shown_candidates", "planned", "by", "took")
+    list_display = ("name", "shown_account", "shown_mode", "shown_state", "shown_reason", "shown_candidates", "planned", "took")
     list_filter = (filters.one_of("state", RunState), filters.one_of("mode", RunMode), filters.ByAccount)
     list_select_related = ("account",)
     search_fields = ("account__name", "planned_by")
     number_fields = ("pk", "account__crm_organization_id")
     search_help_text = "Account, CRM organisation id, run number, or who planned it."
-    fields = ("uuid", "pipeline_version", "shown_chunk_size", "shown_capabilities", "shown_links", "owner", "lease_ends", "token")
+    fieldsets = (
+        ("How it was planned", {"fields": ("shown_capabilities", "shown_chunk_size", "shown_links", "pipeline_version")}),
+        ("Lease and fence", {"fields": ("owner", "lease_ends", "token", "run_id_in_cdp")}),
+    )
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
         context |= {"report": run_report.of(context["original"], now=timezone.now())}
@@ -28,7 +32,7 @@ class RunAdmin(RecordAdmin):
 
     @admin.display(description="run", ordering="pk")
     def name(self, run: Run) -> str:
-        return f"Run {run.pk}"
+        return f"Run\N{NO-BREAK SPACE}{run.pk}"
 
     @admin.display(description="account", ordering="account")
     def shown_account(self, run: Run) -> str:
@@ -52,11 +56,7 @@ class RunAdmin(RecordAdmin):
 
     @admin.display(description="planned", ordering="planned_at")
     def planned(self, run: Run) -> str:
-        return moment(run.planned_at)
-
-    @admin.display(description="by", ordering="planned_by")
-    def by(self, run: Run) -> str:
-        return visible(run.planned_by)
+        return format_html("{} by {}", moment(run.planned_at), visible(run.planned_by))
 
     @admin.display(description="took")
     def took(self, run: Run) -> str:
@@ -74,6 +74,10 @@ class RunAdmin(RecordAdmin):
     @admin.display(description="link index")
     def shown_links(self, run: Run) -> str:
         return visible(run.link_index) if run.link_index else NOTHING
+
+    @admin.display(description="run id in the CDP")
+    def run_id_in_cdp(self, run: Run) -> str:
+        return str(run.uuid)
 
     @admin.display(description="lease held by")
     def owner(self, run: Run) -> str:

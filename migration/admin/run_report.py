@@ -10,6 +10,7 @@ from migration.admin import charts, comparison, equation, links, samples
 from migration.admin.quarantine import EXPLAINED
 from migration.models import Chunk, Event, QuarantinedCandidate, Run
 from migration.states import ACTIVE, ChunkState, Reason, RunState
+from migration.watermark import ENTITIES
 
 MOST_EVENTS = 50
 MOST_TROUBLED_CHUNKS = 5
@@ -50,6 +51,8 @@ def of(run: Run, *, now: datetime) -> dict[str, Any]:
         "prediction": comparison.prediction(run, found),
         "quarantine": quarantine(run),
         "samples": [] if run.writes else samples.of(run.chunks.all()),
+        "watermark": by_entity(run.watermark),
+        "boundary": by_entity(run.boundary),
         "events": run.events.order_by("-id")[:MOST_EVENTS],
         "chunks": chunks_by_state(run),
         "troubled_chunks": run.chunks.exclude(reason="").exclude(state=ChunkState.DONE).order_by("number")[:MOST_TROUBLED_CHUNKS],
@@ -59,6 +62,11 @@ def of(run: Run, *, now: datetime) -> dict[str, Any]:
             "events": links.listing(Event, run=run.pk),
         },
     }
+
+
+def by_entity(found: dict[str, Any] | None) -> list[tuple[str, Any]]:
+    """In the order in which people name the entities; jsonb has another one."""
+    return sorted((found or {}).items(), key=lambda item: ENTITIES.index(item[0]) if item[0] in ENTITIES else len(ENTITIES))
 
 
 def chunks_by_state(run: Run) -> list[dict[str, Any]]:

@@ -17,11 +17,18 @@ NAMES = {"QuarantinedCandidate": "Quarantine"}
 
 
 @register.filter
-def navigation(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An app's models in the order in which staff think of them, under the names that they use."""
-    rank = {name: place for place, name in enumerate(ORDER)}
-    named = [model | {"name": NAMES.get(model["object_name"], model["name"])} for model in models]
-    return sorted(named, key=lambda model: rank.get(model["object_name"], len(rank)))
+def navigation(apps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Django's list of apps in the order in which staff think of them: logins last, our nouns as ORDER has them, under the names they use."""
+    ordered = sorted(apps, key=lambda app: app["app_label"] == "auth")
+    return [app | {"models": sorted(map(named, app["models"]), key=place)} for app in ordered]
+
+
+def named(model: dict[str, Any]) -> dict[str, Any]:
+    return model | {"name": NAMES.get(model["object_name"], model["name"])}
+
+
+def place(model: dict[str, Any]) -> int:
+    return ORDER.index(model["object_name"]) if model["object_name"] in ORDER else len(ORDER)
 
 
 @register.simple_tag(takes_context=True)

@@ -9,7 +9,7 @@ from migration.models import Run
 from migration.states import RunState
 from tests.migration.conftest import run_account
 from tests.migration.hard_rows import few_contacts
-from tests.migration.oracle import RULES, Expected, expected
+from tests.migration.oracle import RULES, Expected, differences, expected
 from tests.migration.oracle_links import concerned_contacts
 from tests.migration.oracle_sample import Audit, Sample, read_sample
 
@@ -23,18 +23,6 @@ def sample() -> Sample:
 
 def without_run(rows: list[tuple]) -> list[tuple]:
     return [row[:-1] for row in rows]
-
-
-def differences(rows: list[tuple], wanted: list[tuple]) -> list[str]:
-    """One line for each row that is missing, surplus or different, with the fields in question."""
-    have, want = {row[0]: row for row in rows}, {row[0]: row for row in wanted}
-    lines = [
-        f"{name} {only[key]}" for name, only, other in (("missing", want, have), ("surplus", have, want)) for key in only.keys() - other
-    ]
-    for key in have.keys() & want.keys():
-        fields = [f"{a!r} for {b!r}" for a, b in zip(have[key], want[key], strict=True) if a != b]
-        lines += [f"audit {want[key][11]}: {', '.join(fields)}"] if fields else []
-    return lines
 
 
 # --- production against the oracle ----------------------------------------------------------------------------------
@@ -142,9 +130,7 @@ EVENTS = {
 def test_the_oracle_names_the_events_that_ruby_saw(sample, organisation, category):
     events = sample.truth["organisations"][str(organisation)]["events"]
     seen = {about for name in EVENTS[category] for event in events[name] if (about := audit_and_person(category, name, event))}
-    written = {
-        key: outcome.row for key, outcome in expected(sample, organisation).candidates.items() if outcome.kind == "written"
-    }
+    written = {key: outcome.row for key, outcome in expected(sample, organisation).candidates.items() if outcome.kind == "written"}
     whoever = {(audit, None) for audit, _ in written}
     named = {key for key, row in written.items() if row[3] == category}
     if not category.startswith("deal/contact_"):

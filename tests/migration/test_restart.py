@@ -1,0 +1,233 @@
+"""Workers that are killed, frozen, doubled or run by Celery: the rows are always those of an undisturbed run. All of it real processes."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import pytest
+import redis
+from django.db import connection
+
+from migration import ledger
+from migration.models import Account, Chunk, Run
+from migration.states import ChunkState, RunState
+from tests.migration.oracle import differences, expected
+from tests.migration.oracle_sample import read_sample
+
+ROOT = Path(__file__).parents[2]
+ORGANISATION = 1
+PARTIAL = 3  # the exit code: account 1 holds candidates that are quarantined
+PATIENCE = 60.0
+MEGABYTE = 1024  # of ru_maxrss, which counts kilobytes
+REDIS_DATABASE = 9  # beside the console's own
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def environment(settings) -> dict[str, str]:
+    """The environment of a console process that works on this test's databases, with a short lease."""
+    login = connection.settings_dict
+    password = f":{quote(login['PASSWORD'], safe='')}" if login["PASSWORD"] else ""
+    console = f"postgresql://{quote(login['USER'])}{password}@{quote(login['HOST'], safe='')}:{login['PORT']}/{login['NAME']}"
+    return os.environ | {
+        "DATABASE_URL": console,
+        "CRM_DATABASE_URL": settings.CRM_DATABASE_URL,
+        "CDP_DATABASE_URL": settings.CDP_DATABASE_URL,
+        "USMAN_URL": settings.USMAN_URL,
+        "REDIS_URL": urlunsplit(urlsplit(settings.REDIS_URL)._replace(path=f"/{REDIS_DATABASE}")),
+        "LEASE_SECONDS": "2",
+    }
+
+
+@contextmanager
+def process(settings, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A console process in the background; ended with the block if it still runs."""
+    child = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment(settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+
+
+def run_account(settings, *options: str) -> "contextmanager[subprocess.Popen[bytes]]":
+    return process(settings, "manage.py", "run_account", str(ORGANISATION), "--mode", "production", *options)
+
+
+def exit_code(child: subprocess.Popen[bytes]) -> int:
+    """How the process ended, what it said shown where the test fails."""
+    _, said = child.communicate(timeout=PATIENCE)
+    sys.stderr.write(said.decode())
+    return child.returncode
+
+
+def wait_until(condition: Callable[[], bool], child: subprocess.Popen[bytes]) -> None:
+    """Return as soon as the condition holds; it must before the process ends."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert child.poll() is None, child.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+# --- what to wait for, and what must come of it ---------------------------------------------------------------------
+
+
+def planning() -> bool:
+    return Run.objects.filter(state=RunState.PLANNED).exclude(lease_owner="").exists()
+
+
+def at_chunk(number: int) -> bool:
+    """That many chunks are done, and a worker is at another."""
+    done = Chunk.objects.filter(state=ChunkState.DONE).count() >= number
+    return done and Chunk.objects.filter(state=ChunkState.LEASED).exists()
+
+
+def verifying() -> bool:
+    return Run.objects.filter(state=RunState.VERIFYING).exclude(lease_owner="").exists()
+
+
+def assert_as_undisturbed(console, runs: int = 1) -> None:
+    wanted = expected(read_sample(), ORGANISATION)
+    rows = [row[:-1] for row in console.activities("origin = 'crm_migration'")]
+    assert differences(rows, wanted.rows()) == []
+    assert Run.objects.count() == runs
+    for run in Run.objects.all():
+        assert run.state == RunState.PARTIAL
+        assert run.verification["agrees"]
+        assert set(run.quarantined.values_list("audit_id", "person_id", "reason")) == wanted.quarantined()
+        found = ledger.of(run)
+        assert found.balances
+        assert (found.candidates, found.loaded, found.corrected) == (len(wanted.candidates), len(wanted.rows()), 0)
+
+
+# --- killed, frozen, doubled ----------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_again_and_again_leaves_the_rows_of_an_undisturbed_run(console, settings):
+    """Each time at another place within a chunk, in the planning, and in the verification."""
+    moments = [planning, *(partial(at_chunk, number) for number in (0, 3, 7, 12, 18)), verifying]
+    for number, moment in enumerate(moments):
+        with run_account(settings, "--inline", "--chunk-size", "20") as child:
+            wait_until(moment, child)
+            time.sleep(0.004 * number)
+            os.kill(child.pid, signal.SIGKILL)
+            assert child.wait(PATIENCE) == -signal.SIGKILL
+    with run_account(settings, "--inline", "--chunk-size", "20") as child:
+        assert exit_code(child) == PARTIAL
+    assert_as_undisturbed(console)
+
+
+def test_two_commands_at_once_share_the_work_and_end_alike(console, settings):
+    command = partial(run_account, settings, "--inline", "--chunk-size", "5")
+    with command() as one, command() as other:
+        assert {exit_code(one), exit_code(other)} == {PARTIAL}
+    assert_as_undisturbed(console)
+
+
+def test_a_frozen_worker_wakes_up_to_find_its_chunk_done_by_another(console, settings):
+    command = partial(run_account, settings, "--inline", "--chunk-size", "20")
+    with command() as frozen:
+        wait_until(partial(at_chunk, 5), frozen)
+        os.kill(frozen.pid, signal.SIGSTOP)
+        with command() as other:
+            assert exit_code(other) == PARTIAL
+        assert_as_undisturbed(console)
+        os.kill(frozen.pid, signal.SIGCONT)
+        assert exit_code(frozen) == PARTIAL
+    assert_as_undisturbed(console)
+
+
+# --- Celery ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_redis(settings) -> Iterator[None]:
+    """A database of the test's own on the Redis server, empty before and after."""
+    with redis.Redis.from_url(settings.REDIS_URL, db=REDIS_DATABASE) as client:
+        client.flushdb()
+        yield
+        client.flushdb()
+
+
+def celery_worker(settings) -> "contextmanager[subprocess.Popen[bytes]]":
+    return process(settings, "-m", "celery", "-A", "calm_console", "worker", "--concurrency", "2", "--loglevel", "WARNING")
+
+
+def test_celery_workers_do_the_same(console, settings, own_redis):
+    with celery_worker(settings) as worker:
+        with run_account(settings, "--chunk-size", "20") as child:
+            assert exit_code(child) == PARTIAL
+        worker.terminate()
+        assert worker.wait(PATIENCE) == 0
+    assert_as_undisturbed(console)
+
+
+def test_a_celery_worker_that_is_killed_loses_nothing(console, settings, own_redis):
+    """With both of its processes: the next worker starts with an empty hand, and a queue that forgot its nudge."""
+    with run_account(settings, "--chunk-size", "10") as child:
+        with celery_worker(settings) as first:
+            wait_until(partial(at_chunk, 6), child)
+            os.killpg(first.pid, signal.SIGKILL)
+        with celery_worker(settings):
+            assert exit_code(child) == PARTIAL
+    assert_as_undisturbed(console)
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+OF_ONE_CONTACT = "INSERT INTO audits ({columns}) SELECT {first} + n, 'Crm::Person', 1, {rest} FROM generate_series(1, {audits}) AS n"
+OF_MANY_CONTACTS = (
+    "INSERT INTO audits ({columns}) SELECT {first} + n, 'Crm::Person', 100000 + n / 4, {rest} FROM generate_series(1, {audits}) AS n"
+)
+COLUMNS = "id, auditable_type, auditable_id, action, audited_changes, user_id, user_type, created_at"
+REST = """'update', jsonb_build_object('address', jsonb_build_array(repeat('a', 200), repeat('b', 200)), 'score', jsonb_build_array(n, 0.50)),
+          7, 'User', timestamp '2023-05-01' + n * interval '1 second'"""
+
+
+def peak(console, settings, statement: str, audits: int) -> int:
+    """The worker's greatest resident size, in kilobytes, over an account with that many audits more."""
+    account = Account.objects.get(crm_organization_id=ORGANISATION).cdp_id
+    console.change_crm("DELETE FROM audits WHERE id > 900000", statement.format(columns=COLUMNS, first=900_000, rest=REST, audits=audits))
+    console.change_crm("ANALYZE audits")
+    console.change_cdp(
+        "DELETE FROM contacts WHERE source_id >= 100000",
+        f"""INSERT INTO contacts (id, account_id, source, source_id)
+            SELECT gen_random_uuid(), '{account}', 'crm', 100000 + n FROM generate_series(0, {audits // 4}) AS n""",
+    )
+    with run_account(settings, "--inline") as child:
+        said = child.stderr.read() if child.stderr else b""
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == PARTIAL, said.decode()
+    assert Run.objects.latest("id").candidates > audits
+    return as_kilobytes(usage)
+
+
+def as_kilobytes(usage: resource.struct_rusage) -> int:
+    return usage.ru_maxrss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statement", [OF_ONE_CONTACT, OF_MANY_CONTACTS], ids=["one contact", "many contacts"])
+def test_a_worker_needs_no_more_memory_for_a_larger_account(console, settings, statement):
+    small, large = (peak(console, settings, statement, audits) for audits in (2_000, 40_000))
+    assert large < small + 25 * MEGABYTE
+    assert large < 150 * MEGABYTE
