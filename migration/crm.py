@@ -1,5 +1,6 @@
 """The door to the CRM's replica: read-only by setting, SELECT on `audits` and `users` only. Nothing else connects there."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ NEEDED = {
     "users": ["id", "email"],
 }
 INTEGERS = {"smallint", "integer", "bigint"}
+UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 TEXTS = {"character varying", "text"}
 
 
@@ -117,6 +119,8 @@ class Crm:
         if self.user_key_type() in INTEGERS:
             bits = {"smallint": 15, "integer": 31, "bigint": 63}[self.user_key_type()]
             return [i for i in ids if i.lstrip("-").isdigit() and -(2**bits) <= int(i) < 2**bits]
+        if self.user_key_type() == "uuid":
+            return [i for i in ids if UUID_TEXT.fullmatch(i)]
         return ids
 
     def excess_rights(self) -> list[str]:

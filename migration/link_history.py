@@ -90,7 +90,9 @@ def row_of(audit: JoinAudit, rows: dict[str, Row], deal_attribute: dict[str, str
     """The audit's row. Where its class is new to this id, a row that an earlier class told and that agrees with it is the same, renamed."""
     if audit.class_name not in rows:
         ends = Ends(audit, deal_attribute[audit.class_name], other_attribute[audit.class_name])
-        former = None if audit.action == "create" else next((name for name, row in rows.items() if ends.agree_with(row, audit.deal_hint)), None)
+        former = (
+            None if audit.action == "create" else next((name for name, row in rows.items() if ends.agree_with(row, audit.deal_hint)), None)
+        )
         rows[audit.class_name] = rows.pop(former) if former else Row()
     return rows[audit.class_name]
 

@@ -8,6 +8,7 @@ window before the end of the last one.
 
 import hashlib
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from migration.pipeline.records import Joined, Links
 BATCH = 5_000  # audits of join rows at a time
 LAG = timedelta(hours=6)  # the longest transaction of the CRM that an extension must still find
 FOREVER = 2**63 - 1
+WAITS, WAIT_SECONDS = 40, 0.5  # for another worker's extension
 PAGE = 20_000  # audit ids at a time, when an extension looks for changed join rows
 
 Pulse = Callable[[], None]
@@ -43,36 +45,38 @@ def key_of(mapping: Mapping, address: str) -> str:
     return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
 
 
-def up_to_date(mapping: Mapping, crm: Crm, address: str, *, needed: datetime, now: datetime, pulse: Pulse) -> LinkIndex:
-    """The source's link index, built or extended so that it holds every audit committed by `needed`.
+def up_to_date(mapping: Mapping, crm: Crm, address: str, *, now: datetime, pulse: Pulse) -> LinkIndex:
+    """The source's link index, built, or extended by every audit committed since; asked at the planning of each run.
 
     `pulse` is called between batches. Raises Outage where another worker is building it.
     """
     index, _ = LinkIndex.objects.get_or_create(key=key_of(mapping, address))
-    if covers(index, needed):
-        return index
-    with only_builder(index):
+    with only_builder(index, pulse):
         index.refresh_from_db()
         source = Source(mapping, crm)
         if not source.classes:
             mark(index, source.highest_audit(), now)
-        elif not index.built:
-            build(index, source, now=now, pulse=pulse)
-        elif not covers(index, needed):
+            return index
+        if index.built and source.settled(index.settled_to) != index.settled_audits:
+            forget(index)  # audits came, or went, where ids were settled long ago: a restored backup, a late import
+        if index.built:
             extend(index, source, now=now, pulse=pulse)
+        else:
+            build(index, source, now=now, pulse=pulse)
     return index
 
 
-def covers(index: LinkIndex, needed: datetime) -> bool:
-    return index.built and index.covered_at is not None and index.covered_at - LAG >= needed
-
-
 @contextmanager
-def only_builder(index: LinkIndex) -> Iterator[None]:
-    """One worker builds; the others wait with that reason."""
+def only_builder(index: LinkIndex, pulse: Pulse) -> Iterator[None]:
+    """One worker builds; the others wait a while for the usual extension, which takes milliseconds, then give the reason."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtext('migration_linkindex'), %s)", (index.pk,))
-        if not cursor.fetchone()[0]:
+        for _ in range(WAITS):
+            cursor.execute("SELECT pg_try_advisory_lock(hashtext('migration_linkindex'), %s)", (index.pk,))
+            if cursor.fetchone()[0]:
+                break
+            pulse()
+            time.sleep(WAIT_SECONDS)
+        else:
             raise Outage(f"Another worker is building the link index (join row {index.cursor} so far): wait for it.")
     try:
         yield
@@ -98,6 +102,12 @@ def build(index: LinkIndex, source: "Source", *, now: datetime, pulse: Pulse) ->
     extend(index, source, now=now, pulse=pulse)
 
 
+def forget(index: LinkIndex) -> None:
+    """Begin the first build again; what is kept is replaced join row by join row, and serves until then."""
+    index.built, index.cursor, index.building_to, index.building_at = False, -1, None, None
+    index.save(update_fields=["built", "cursor", "building_to", "building_at"])
+
+
 def extend(index: LinkIndex, source: "Source", *, now: datetime, pulse: Pulse) -> None:
     """Read again the join rows that have audits since the last look, and in the window before it."""
     top = source.highest_audit()
@@ -109,6 +119,9 @@ def extend(index: LinkIndex, source: "Source", *, now: datetime, pulse: Pulse) -
             for at in range(0, len(changed), 500):
                 replace(index, source.histories(source.of_rows(changed[at : at + 500])))
     mark(index, top, now)
+    index.settled_to = source.first_since(now - LAG, top)
+    index.settled_audits = source.settled(index.settled_to)
+    index.save(update_fields=["settled_to", "settled_audits"])
 
 
 def mark(index: LinkIndex, top: int, now: datetime) -> None:
@@ -153,6 +166,14 @@ class Source:
 
     def highest_audit(self) -> int:
         return self.crm.rows("SELECT coalesce(max(id), 0) FROM audits")[0][0]
+
+    def settled(self, below: int) -> int:
+        """How many audits of join rows have an id under `below`: all of them, from the index alone, less the few above."""
+        statement = sql.SQL(
+            """SELECT (SELECT count(*) FROM audits WHERE auditable_type IN ({classes}))
+                    - (SELECT count(*) FROM audits WHERE id >= {below} AND auditable_type IN ({classes}))"""
+        )
+        return self.crm.rows(statement.format(classes=literals(self.classes), below=sql.Literal(below)))[0][0]
 
     def next_cut(self, after: int) -> int | None:
         """The join-row id up to which the next batch goes: about BATCH audits of the class that has most; None at the end."""

@@ -187,7 +187,7 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
     mark = watermark.as_json(moments)
     mapping = mappings.parse(run.mapping_revision.document)
     index = links.up_to_date(
-        mapping, crm, worlds.address("CRM_DATABASE_URL"), needed=moments["deal"], now=now, pulse=lambda: renew(run)
+        mapping, crm, worlds.address("CRM_DATABASE_URL"), now=now, pulse=lambda: renew(run)
     )  # fmt: skip
     reader = links.Reader(index)
     candidates = 0

@@ -10,6 +10,12 @@ class LinkIndex(models.Model):
     built = models.BooleanField(default=False)
     covers_to = models.BigIntegerField(null=True, help_text="Highest audit id that the last build or extension had seen.")
     covered_at = models.DateTimeField(null=True, help_text="When it looked; younger audits may have committed behind its back.")
+    settled_to = models.BigIntegerField(
+        default=0, help_text="Audit ids under this one were older than any transaction that could still be open."
+    )
+    settled_audits = models.BigIntegerField(
+        default=0, help_text="Audits of join rows among them; a later count that differs has the index built again."
+    )
     building_to = models.BigIntegerField(null=True, help_text="Highest audit id when the first build began.")
     building_at = models.DateTimeField(null=True)
 
