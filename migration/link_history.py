@@ -136,7 +136,7 @@ def created(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
     row.deal, row.person = known(ends.deal_after, audit.deal_hint), ends.person_after
     begin(row, audit.audit_id)
     concern(audit, row.person, row.deal, "", history)
-    belongs(audit, {row.deal}, row.person, history)
+    belongs(audit, [row.deal], row.person, history)
 
 
 def updated(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
@@ -152,7 +152,7 @@ def updated(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
         concern(audit, new_person, new_deal, CONTACT_NEW, history, quiet=ends.person_before is not None)
     else:
         concern(audit, new_person, new_deal, DEAL_MOVED if ends.deal_moved else "", history)
-    belongs(audit, {old_deal, new_deal}, new_person, history)
+    belongs(audit, [new_deal, old_deal], new_person, history)
 
 
 def destroyed(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
@@ -162,14 +162,14 @@ def destroyed(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
     close(row, audit.audit_id, history)
     row.deal = row.person = row.since = None
     concern(audit, person, deal, "", history)
-    belongs(audit, {deal}, person, history)
+    belongs(audit, [deal], person, history)
 
 
 def noted(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
     """An action that the gem does not write: it concerns the contact as known, and changes nothing."""
     deal, person = known(ends.deal_after, row.deal), known(ends.person_after, row.person)
     concern(audit, person, deal, "", history)
-    belongs(audit, {deal}, person, history)
+    belongs(audit, [deal], person, history)
 
 
 def known(*values: int | None) -> int | None:
@@ -194,5 +194,6 @@ def concern(audit: JoinAudit, person: int | None, deal: int | None, moved: str, 
         history.contactless.append(audit.audit_id)
 
 
-def belongs(audit: JoinAudit, deals: set[int | None], other: int | None, history: History) -> None:
-    history.belongings += [Belonging(deal, audit.audit_id, other) for deal in sorted(deal for deal in deals if deal is not None)]
+def belongs(audit: JoinAudit, deals: list[int | None], other: int | None, history: History) -> None:
+    """The deal after the audit comes first: a contact linked to both is told of that one."""
+    history.belongings += [Belonging(deal, audit.audit_id, other) for deal in dict.fromkeys(deals) if deal is not None]

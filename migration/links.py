@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from psycopg import sql
 
 from migration.crm import TEXTS, Crm
@@ -33,6 +33,7 @@ BATCH = 5_000  # audits of join rows at a time
 LAG = timedelta(hours=6)  # the longest transaction of the CRM that an extension must still find
 FOREVER = 2**63 - 1
 WAITS, WAIT_SECONDS = 40, 0.5  # for another worker's extension
+KEPT = (DealLink, JoinConcern, LinkOddity)
 PAGE = 20_000  # audit ids at a time, when an extension looks for changed join rows
 
 Pulse = Callable[[], None]
@@ -94,16 +95,18 @@ def build(index: LinkIndex, source: "Source", *, now: datetime, pulse: Pulse) ->
         pulse()
         histories = source.histories(source.between(index.cursor, upper))
         with transaction.atomic():
-            replace(index, histories)
+            clear(index, index.cursor, upper)
+            keep(index, histories)
             index.cursor = upper
             index.save(update_fields=["cursor"])
+    clear(index, index.cursor, FOREVER)
     # What was written while the build went on is the extension's to find, from where the build began.
     mark(index, index.building_to, index.building_at or now)
     extend(index, source, now=now, pulse=pulse)
 
 
 def forget(index: LinkIndex) -> None:
-    """Begin the first build again; what is kept is replaced join row by join row, and serves until then."""
+    """Begin the first build again; what is kept is replaced batch by batch, and serves until then."""
     index.built, index.cursor, index.building_to, index.building_at = False, -1, None, None
     index.save(update_fields=["built", "cursor", "building_to", "building_at"])
 
@@ -129,11 +132,22 @@ def mark(index: LinkIndex, top: int, now: datetime) -> None:
     index.save(update_fields=["built", "covers_to", "covered_at"])
 
 
+def clear(index: LinkIndex, after: int, upper: int) -> None:
+    """Remove what is kept of the join rows with these ids, also of those that have no audits any more."""
+    span = Q(join_row__gt=after, join_row__lte=upper)
+    span_of_companies = Q(join_row__lt=kept_id(Role.DEAL_COMPANY_JOIN, after), join_row__gte=kept_id(Role.DEAL_COMPANY_JOIN, upper))
+    for model in KEPT:
+        model._default_manager.filter(span | span_of_companies, index=index).delete()
+
+
 def replace(index: LinkIndex, histories: dict[tuple[Role, int], History]) -> None:
-    """Put these join rows' histories in the place of what is kept of them. Deal-company rows are kept under negative ids."""
-    ids = [kept_id(*row) for row in histories]
-    for model in (DealLink, JoinConcern, LinkOddity):
-        model._default_manager.filter(index=index, join_row__in=ids).delete()
+    """Put these join rows' histories in the place of what is kept of them."""
+    for model in KEPT:
+        model._default_manager.filter(index=index, join_row__in=[kept_id(*row) for row in histories]).delete()
+    keep(index, histories)
+
+
+def keep(index: LinkIndex, histories: dict[tuple[Role, int], History]) -> None:
     links, concerns, oddities = [], [], []
     for (role, row), history in histories.items():
         mine = {"index": index, "join_row": kept_id(role, row)}
@@ -150,6 +164,7 @@ def replace(index: LinkIndex, histories: dict[tuple[Role, int], History]) -> Non
 
 
 def kept_id(role: Role, row: int) -> int:
+    """Deal-company rows are kept under negative ids."""
     return row if role == Role.DEAL_CONTACT_JOIN else -row - 1
 
 
@@ -260,6 +275,7 @@ class Reader:
         of_deals: QuerySet[JoinConcern, Any] = self.concerns(person_id__isnull=True, deal_id__in=list(by_deal)).values_list(
             "deal_id", "audit_id", "company_id"
         )
+        of_deals = of_deals.order_by("pk")  # as link_history lists them: the deal that a row moved to comes first
         for deal, audit, company in of_deals.iterator():
             for person, start, end in by_deal[deal]:
                 if start < audit < end:

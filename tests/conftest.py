@@ -64,6 +64,14 @@ class Systems:
 
 
 @pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """The console's test database is this process's own too, so that two test runs at once do not meet."""
+    from django.db import connection
+
+    connection.settings_dict["TEST"]["NAME"] = f"calm_test_{os.getpid()}_console"
+
+
+@pytest.fixture(scope="session")
 def postgres() -> str:
     """The owner's URL of the server; the two login roles exist on it."""
     url = os.environ["DATABASE_URL"]

@@ -13,17 +13,18 @@ from migration.pipeline.records import Receipt
 from migration.states import FINISHED, ChunkState, Reason, RunMode, RunState
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-WATERMARK = {entity: "2026-03-01T12:00:00+00:00" for entity in ("contact", "deal", "task", "ticket", "note")}
+WATERMARK = dict.fromkeys(("contact", "deal", "task", "ticket", "note"), "2026-03-01T12:00:00+00:00")
 numbers = count(1)
 
 
 def superuser(name: str = "root") -> User:
-    return User.objects.create_superuser(name, password="a long one")
+    """Without a password, as hashing one takes long: `client.force_login` needs none."""
+    return User.objects.create_superuser(name)
 
 
 def viewer(*models: str, name: str = "viewer") -> User:
     """Staff who may view these models (by lower-case name), or all of the migration's, and nothing else."""
-    user = User.objects.create_user(name, password="a long one", is_staff=True)
+    user = User.objects.create_user(name, is_staff=True)
     may = Permission.objects.filter(content_type__app_label="migration", codename__startswith="view_")
     user.user_permissions.set(may.filter(codename__in=[f"view_{model}" for model in models]) if models else may)
     return user

@@ -8,7 +8,7 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from migration.admin.display import visible_text, words
+from migration.admin.display import words
 from migration.models import Account, Run
 
 MOST_RUNS = 20
@@ -54,7 +54,7 @@ class ByRun(ByNumber):
     path = "run"
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
-        return [(str(run.pk), visible_text(run)) for run in Run.objects.select_related("account")[:MOST_RUNS]]
+        return [(str(run.pk), str(run)) for run in Run.objects.select_related("account")[:MOST_RUNS]]
 
 
 class ByAccount(ByNumber):
@@ -64,7 +64,7 @@ class ByAccount(ByNumber):
     path = "account"
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
-        return [(str(account.pk), visible_text(account)) for account in Account.objects.all()[:MOST_ACCOUNTS]]
+        return [(str(account.pk), str(account)) for account in Account.objects.all()[:MOST_ACCOUNTS]]
 
 
 class ByAccountOfRun(ByAccount):

@@ -71,4 +71,4 @@ def latest_complete_runs() -> QuerySet[Run]:
 
 
 def events() -> dict[str, Any]:
-    return {"last": Event.objects.select_related("run", "account")[:MOST_EVENTS], "url": links.listing(Event)}
+    return {"last": Event.objects.select_related("run__account")[:MOST_EVENTS], "url": links.listing(Event)}

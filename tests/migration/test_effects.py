@@ -1,0 +1,79 @@
+"""What publishing would change is what production then corrects."""
+
+import copy
+
+import pytest
+from tests.migration.conftest import mapping_document, now, run_account
+
+from migration import drafts, effects, ledger, revisions, runs
+from migration.models import Account, MappingDraft
+
+
+def changed_document() -> dict:
+    """Half of the done statuses, no ticket resolved, and pinned notes called so."""
+    document = copy.deepcopy(mapping_document())
+    document["id_sets"] |= {"done": [4], "resolved": []}
+    document["category_overrides"] = [
+        {"account": None, "class": "Crm::Note", "action": "update", "attribute": "is_pinned", "to": True, "category": "note/pinned", "priority": 1}
+    ]
+    return document
+
+
+def test_the_effect_is_exactly_what_the_next_production_corrects(console):
+    run_account(1)
+    foreseen = {e.organisation: e for e in effects.count(changed_document(), Account.objects.all(), now=now(), pulse=lambda: None)}
+    loaded, unloaded = foreseen[1], foreseen[2]
+    assert loaded.changed == loaded.loaded > 10 and (loaded.added, loaded.removed) == (0, 0)
+    assert unloaded.changed > 5 and unloaded.loaded == 0
+
+    before = {row[0]: row for row in console.activities("origin = 'crm_migration'")}
+    revisions.publish(changed_document(), by="tester", note="", now=now())
+    corrected = ledger.of(run_account(1))
+    assert (corrected.corrected, corrected.written) == (loaded.changed, 0)
+    assert corrected.recategorised == loaded.categories
+    after = {row[0]: row for row in console.activities("origin = 'crm_migration'")}
+    differing = {key for key in before if before[key][3] != after[key][3]}
+    assert len(differing) == loaded.changed
+    # Everything but those rows is untouched: not even the run that wrote them is another.
+    assert {key: row for key, row in after.items() if key not in differing} == {key: row for key, row in before.items() if key not in differing}
+
+
+def test_class_roles_taken_away_and_given_count_as_going_and_coming(console):
+    document = copy.deepcopy(mapping_document())
+    document["class_roles"]["note"] = []
+    counted = next(iter(effects.count(document, Account.objects.filter(crm_organization_id=1), now=now(), pulse=lambda: None)))
+    assert counted.removed == sum(number for move, number in counted.categories.items() if move.endswith("-> nothing")) > 40
+    assert (counted.changed, counted.added) == (0, 0)
+
+
+def test_a_draft_is_published_only_with_its_own_effect_counted_and_a_note(console):
+    draft = drafts.start("done again", by="mapper", now=now())
+    with pytest.raises(runs.Refused, match="nothing to publish"):
+        drafts.publish(draft, by="mapper", note="why", now=now())
+    drafts.edit(draft, changed_document(), by="mapper", now=now())
+    with pytest.raises(runs.Refused, match="not counted yet"):
+        drafts.publish(draft, by="mapper", note="why", now=now())
+    drafts.count_effect(draft, now=now())
+    with pytest.raises(runs.Refused, match="needs a note"):
+        drafts.publish(draft, by="mapper", note=" ", now=now())
+    revision = drafts.publish(draft, by="mapper", note="statuses confirmed", now=now())
+    assert (revision.number, revision.published_by, revision.note) == (2, "mapper", "statuses confirmed")
+    with pytest.raises(runs.Refused, match="is published"):
+        drafts.edit(MappingDraft.objects.get(pk=draft.pk), mapping_document(), by="mapper", now=now())
+
+
+def test_a_draft_whose_base_is_no_longer_current_is_not_published(console):
+    draft = drafts.start("late", by="mapper", now=now())
+    drafts.edit(draft, changed_document(), by="mapper", now=now())
+    drafts.count_effect(draft, now=now())
+    revisions.publish(mapping_document() | {"secrets": ["*_key"]}, by="another", note="", now=now())
+    with pytest.raises(runs.Refused, match="Another revision was published"):
+        drafts.publish(draft, by="mapper", note="why", now=now())
+
+
+def test_an_outage_leaves_the_effect_uncounted_with_the_reason(console, settings):
+    settings.USMAN_URL = "http://127.0.0.1:1"
+    draft = drafts.start("down", by="mapper", now=now())
+    drafts.edit(draft, changed_document(), by="mapper", now=now())
+    drafts.count_effect(draft, now=now())
+    assert draft.effect is None and "USMAN" in draft.effect_reason
