@@ -16,6 +16,8 @@ from migration import ledger
 from migration.admin import charts, display, run_report
 from migration.admin.quarantine import EXPLAINED
 from migration.models import Account, Chunk, Event, MappingRevision, QuarantinedCandidate, Run
+from migration.pipeline.problems import Problem
+from migration.pipeline.records import Quarantined
 from migration.states import ChunkState, Reason, RunMode, RunState
 from tests import factories
 from tests.factories import NOON
@@ -265,7 +267,7 @@ def test_visible_text_loses_nothing_and_hides_nothing(given_text):
     shown = display.visible(given_text)
     assert not any(display.unseen(character) for character in shown)
     back = re.sub(r'<span class="unseen">⟨U\+([0-9A-F]+)⟩</span>', lambda mark: chr(int(mark[1], 16)), shown)
-    assert unescape(back.removeprefix("<bdi>").removesuffix("</bdi>")) == given_text or "⟨U+" in given_text or "&" in given_text
+    assert unescape(back.removeprefix("<bdi>").removesuffix("</bdi>")) == given_text
 
 
 def test_plain_writing_of_any_script_is_left_alone():
@@ -328,10 +330,7 @@ def test_the_ledger_on_the_page_is_the_ledger(staff):
     assert titles[0] == "written: 1,201" and titles[-1] == "waived tenant mismatch: 1" and len(titles) == 7
 
 
-def aside(audit: int, reason: Reason):
-    from migration.pipeline.problems import Problem
-    from migration.pipeline.records import Quarantined
-
+def aside(audit: int, reason: Reason) -> Quarantined:
     return Quarantined(10, audit, None, Problem(reason))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from migration import ledger, links, mapping
+from migration import ledger, link_source, links, mapping
 from migration.crm import Crm
 from migration.doors import Outage
 from migration.models import DealLink, JoinConcern, LinkIndex, LinkOddity
@@ -143,14 +143,14 @@ def test_the_columns_types_make_no_difference(systems, change):
 
 def test_small_batches_and_one_give_the_same(systems, monkeypatch, only_build):
     whole = contents(up_to_date(address="whole"))
-    monkeypatch.setattr(links, "BATCH", 3)
+    monkeypatch.setattr(link_source, "BATCH", 3)
     assert contents(up_to_date(address="in threes")) == whole
     assert len(whole) > 500
 
 
 def test_a_build_that_is_broken_off_goes_on_where_it_was(systems, monkeypatch, only_build):
     whole = contents(up_to_date(address="whole"))
-    monkeypatch.setattr(links, "BATCH", 40)
+    monkeypatch.setattr(link_source, "BATCH", 40)
     batches: list[int] = []
     up_to_date(address="undisturbed", pulse=lambda: batches.append(1))
     assert len(batches) > 8
@@ -166,7 +166,7 @@ def test_a_build_that_is_broken_off_goes_on_where_it_was(systems, monkeypatch, o
 
 
 def test_what_is_written_while_a_build_is_broken_off_is_found(systems, monkeypatch):
-    monkeypatch.setattr(links, "BATCH", 40)
+    monkeypatch.setattr(link_source, "BATCH", 40)
     with pytest.raises(KeyboardInterrupt):
         up_to_date(address="stopped", pulse=broken_off_after(5))
     add_newer_audits(systems)
@@ -220,10 +220,10 @@ def test_another_crm_or_another_join_class_is_another_index(systems):
 def add_newer_audits(systems: Systems) -> None:
     """New rows, and more of old ones: a new link, one unlinked, one whose contact was merged, a company linked, a row that names nobody."""
     moment = now().replace(tzinfo=None).isoformat()
-    deal, person, row = rows(
+    deal, row = rows(
         systems.crm,
-        """SELECT associated_id, max(auditable_id), auditable_id FROM audits WHERE auditable_type = 'Crm::DealPerson' AND action = 'create'
-           GROUP BY 1, 3 ORDER BY 3 DESC LIMIT 1""",
+        """SELECT associated_id, auditable_id FROM audits WHERE auditable_type = 'Crm::DealPerson' AND action = 'create'
+           ORDER BY 2 DESC LIMIT 1""",
     )[0]
     ends = f'"crm_deal_id": {deal}, "crm_person_id": 7'
     insert(
@@ -270,7 +270,7 @@ def test_an_extension_finds_what_committed_late_with_a_lower_id_and_reads_no_mor
     )
     up_to_date()
     looked: list[int] = []
-    monkeypatch.setattr(links.Source, "changed_rows", spy(links.Source.changed_rows, looked))
+    monkeypatch.setattr(link_source.Source, "changed_rows", spy(link_source.Source.changed_rows, looked))
     monkeypatch.setattr(links, "build", None)
     moment = (now() - timedelta(hours=3)).replace(tzinfo=None).isoformat()
     insert(systems, [JOIN | {"id": 16_002, "auditable_id": 9001, "action": "create", "audited_changes": ENDS, "created_at": moment}])
@@ -304,7 +304,7 @@ def test_where_settled_audits_came_or_went_the_index_is_built_again(systems, cha
 
 
 def spy(original: Any, seen: list[int]) -> Any:
-    def changed_rows(self: links.Source, low: int, high: int) -> Any:
+    def changed_rows(self: link_source.Source, low: int, high: int) -> Any:
         seen.append(low)
         return original(self, low, high)
 
