@@ -94,6 +94,8 @@ def tell_where(environ: dict[str, str]) -> None:
     command = f"{Path(sys.executable).parent.relative_to(ROOT) if Path(sys.executable).is_relative_to(ROOT) else Path(sys.executable).parent}/python"
     print(f"  look again:      {command} manage.py verify_account 1")
     print(f"  the servers:     {command} -m calm_console.embedded urls   (make stop ends them)")
+    if os.environ.get("CRM_DATABASE_URL", "").strip() and not os.environ.get("USMAN_URL", "").strip():
+        print(f"  the stand-in:    set USMAN_URL={environ['USMAN_URL']} for further commands on this CRM")
     for name, password in LOGINS.items():
         print(f"  login:           {name} / {password}")
 
@@ -111,6 +113,7 @@ def serve(environ: dict[str, str]) -> int:
         f"127.0.0.1:{port}",
         "--workers",
         "2",
+        "--no-control-socket",
         "--log-level",
         "warning",
     ]
