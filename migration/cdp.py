@@ -80,7 +80,7 @@ class Cdp:
     def rows(self, query: object, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[tuple]:
         check_idle(self.connection)
         with translated(VARIABLE):
-            return self.connection.execute(query, parameters).fetchall()  # type: ignore[call-overload]
+            return self.connection.execute(query, parameters or None).fetchall()  # type: ignore[call-overload]
 
     def prepare(self) -> bool:
         """Make schema calm where it is missing; True if it was. Raises Misconfigured with the cure where the role may not."""
@@ -102,7 +102,7 @@ class Cdp:
 
     def persons(self, account: UUID) -> list[int]:
         """The CRM person ids that contacts of the account claim, ascending, each once."""
-        query = "SELECT DISTINCT source_id FROM contacts WHERE account_id = %s AND source = 'crm' AND source_id IS NOT NULL ORDER BY 1"
+        query = "SELECT DISTINCT source_id FROM contacts WHERE account_id = %s AND source = 'crm' AND source_id >= 0 ORDER BY 1"
         return [row[0] for row in self.rows(query, (account,))]
 
     def contacts(self, account: UUID, first: int, last: int) -> dict[int, list[str]]:
@@ -112,7 +112,9 @@ class Cdp:
         return dict(self.rows(query, (account, first, last)))
 
     def contacts_without_source_id(self, account: UUID) -> int:
-        return self.rows("SELECT count(*) FROM contacts WHERE account_id = %s AND source = 'crm' AND source_id IS NULL", (account,))[0][0]
+        return self.rows(
+            "SELECT count(*) FROM contacts WHERE account_id = %s AND source = 'crm' AND (source_id IS NULL OR source_id < 0)", (account,)
+        )[0][0]
 
     def rival_claims(self, account: UUID) -> list[tuple[int, int]]:
         """(CRM person id, organisation id of the other account), for this account's persons that another account claims too.

@@ -97,7 +97,7 @@ class Crm:
         """The answer to one small query, outside any snapshot."""
         check_idle(self.connection)
         with translated(VARIABLE):
-            return self.connection.execute(query, parameters).fetchall()
+            return self.connection.execute(query, parameters or None).fetchall()
 
     def users(self, ids: list[str]) -> dict[str, tuple[str | None, str | None]]:
         """CRM users by id, as text: (e-mail, name). Ids that the table does not hold are absent."""

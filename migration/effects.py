@@ -22,7 +22,7 @@ from migration.models import Account, MappingRevision, Run
 from migration.people import People
 from migration.pipeline.flow import Work, World, mapped
 from migration.pipeline.rows import RowWriter
-from migration.reconcile import our_keys, person_batches
+from migration.reconcile import Batch, batches, our_keys
 from migration.states import RunMode
 from migration.usman import Usman
 
@@ -88,7 +88,7 @@ def effect(account: Account, documents: tuple[object, object], doors: Doors, *, 
     before_world, after_world = (world(account, each, doors, people, now=now, pulse=pulse) if each else None for each in documents)
     if after_world is None:
         raise ValueError("there is no new mapping to compare with")
-    for batch in person_batches(after_world):
+    for batch in batches(after_world):
         pulse()
         before = outlooks(before_world, batch) if before_world else {}
         after = outlooks(after_world, batch)
@@ -112,13 +112,13 @@ def compare(key: Key, before: Outlook | None, after: Outlook | None, loaded: boo
         found.examples.append(f"audit {key[1]} of CRM person {key[0]}: {old} -> {new}" + (", loaded already" if loaded else ""))
 
 
-def outlooks(world: World, batch: dict[int, list[str]]) -> dict[Key, Outlook]:
+def outlooks(world: World, batch: Batch) -> dict[Key, Outlook]:
     """Every activity that the mapping would make of the batch's candidates."""
     rows = RowWriter(str(world.account_id), world.mapping, 0, world.crm.shape)
-    work = Work(uuid4(), 0, 0, min(batch), max(batch))
+    work = Work(uuid4(), 0, 0, batch.first, batch.last)
     return {
         (c.person_id, c.audit_id): Outlook(rows.line(c), c.category)
-        for c in mapped(work, world, batch)
+        for c in mapped(work, world, batch.claims)
         if not c.passed_over and not c.beyond
     }
 

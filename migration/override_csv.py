@@ -13,7 +13,7 @@ from typing import Any
 
 from migration import mapping as mappings
 from migration.mapping import MappingError
-from migration.mapping_json import json_text
+from migration.mapping_json import json_problem, json_text
 
 COLUMNS = {
     "category_overrides": ("account", "class", "action", "attribute", "to", "category", "priority"),
@@ -163,7 +163,11 @@ def whole(text: str) -> int:
 
 
 def read_json(text: str) -> Any:
+    """The value of a `to` cell. Raises ValueError with the reason, too for what is JSON but cannot be kept."""
     try:
-        return json.loads(text, parse_float=Decimal)
-    except ValueError:
+        value = json.loads(text, parse_float=Decimal)
+    except (ValueError, ArithmeticError, RecursionError):
         raise ValueError('must be JSON: text in quotes ("lost"), numbers, true, false or null without') from None
+    if problem := json_problem(value):
+        raise ValueError(problem)
+    return value

@@ -19,6 +19,12 @@ from migration.planning import before, sources
 PERSONS_AT_ONCE = 500
 SAMPLE = 1000
 EXAMPLES = 10
+HIGHEST_PERSON = (1 << 48) - 1  # the highest that a row id can carry
+EMPTY = {  # an audited_changes that says nothing changed, as the column's type writes it
+    "jsonb": "a.audited_changes = '{}'",
+    "json": r"a.audited_changes::text ~ '^\s*\{\s*\}\s*$'",
+    "text": r"a.audited_changes ~ '^---\s+(!\S+\s+)?\{\s*\}\s*(\.\.\.\s*)?$'",
+}
 
 Key = tuple[int, int]  # CRM person id, audit id
 
@@ -60,9 +66,9 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
     found = Verification(accounted=ledger.outcomes)
     sample = Sampler(SAMPLE, run.uuid)
     aside = set_aside(run)
-    for batch in person_batches(world):
+    for batch in batches(world):
         checkpoint("verifying")
-        source = source_keys(world, list(batch))
+        source = source_keys(world, list(batch.claims))
         found.candidates += len(source)
         sample.offer(key for key, empty in source.items() if not empty)
         if run.writes:
@@ -76,17 +82,30 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
     return found
 
 
-def person_batches(world: World) -> Iterator[dict[int, list[str]]]:
-    """Person -> contacts of the account that claim it, read afresh, some hundred persons at a time."""
+@dataclass(frozen=True)
+class Batch:
+    """A range of CRM person ids, both ends inclusive, and who of the account's contacts claims which person in it."""
+
+    first: int
+    last: int
+    claims: dict[int, list[str]]
+
+
+def batches(world: World) -> Iterator[Batch]:
+    """The whole space of person ids without a gap, some hundred persons at a time: rows whose person left the account are found too."""
     persons = world.cdp.persons(world.account_id)
+    first = 0
     for start in range(0, len(persons), PERSONS_AT_ONCE):
-        batch = persons[start : start + PERSONS_AT_ONCE]
-        yield world.cdp.contacts(world.account_id, batch[0], batch[-1])
+        last = persons[start : start + PERSONS_AT_ONCE][-1] if start + PERSONS_AT_ONCE < len(persons) else max(HIGHEST_PERSON, persons[-1])
+        yield Batch(first, last, world.cdp.contacts(world.account_id, first, last))
+        first = last + 1
+    if not persons:
+        yield Batch(0, HIGHEST_PERSON, {})
 
 
 def source_keys(world: World, persons: list[int]) -> dict[Key, bool]:
     """Candidate key -> whether it is an update that changed nothing. By sets, through SQL of its own, not the extractor's."""
-    empty = sql.SQL("a.action = 'update' AND a.audited_changes = '{}'" if world.crm.shape.changes == "jsonb" else "false")
+    empty = sql.SQL(f"a.action = 'update' AND {EMPTY[world.crm.shape.changes]}")
     limit = before(world.crm, world.mapping, {entity: moment.isoformat() for entity, moment in world.watermark.items()})
     statement = sql.SQL("SELECT a.person, a.id, coalesce({empty}, false) FROM {source} a WHERE {before}")
     return {
@@ -96,33 +115,32 @@ def source_keys(world: World, persons: list[int]) -> dict[Key, bool]:
     }
 
 
-def compare(source: dict[Key, bool], batch: dict[int, list[str]], world: World, aside: set[Key], found: Verification) -> list[Key]:
+def compare(source: dict[Key, bool], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
     """The batch's candidates that have neither a row of ours, nor a live one, nor another outcome; rows beyond them are counted as stale."""
     ours = our_keys(world, batch)
     found.stale_keys += sorted(ours - source.keys())
     open_keys = [key for key, empty in source.items() if not empty and key not in ours and key not in aside]
     if not open_keys:
         return []
-    live = live_keys(world, batch)
+    live = live_keys(world, batch.claims)
     return [key for key in open_keys if key not in live]
 
 
-def our_keys(world: World, batch: dict[int, list[str]]) -> set[Key]:
-    """Keys of the account's rows of ours, read off their ids, for these persons."""
+def our_keys(world: World, batch: Batch) -> set[Key]:
+    """Keys of the account's rows of ours in the batch's range, read off their ids."""
     query = """SELECT id FROM contact_activity_logs
                WHERE id BETWEEN %s AND %s AND account_id = %s AND origin = 'crm_migration'"""
-    first, last = UUID(row_id(min(batch), 0)), UUID(row_id(max(batch), (1 << 62) - 1))
-    rows = world.cdp.rows(query, (first, last, world.account_id))
-    return {key for key in (key_of(row[0]) for row in rows) if key[0] in batch}
+    first, last = UUID(row_id(min(batch.first, HIGHEST_PERSON), 0)), UUID(row_id(min(batch.last, HIGHEST_PERSON), (1 << 62) - 1))
+    return {key_of(row[0]) for row in world.cdp.rows(query, (first, last, world.account_id))}
 
 
 def key_of(identifier: UUID) -> Key:
     return identifier.int >> 80, identifier.int & ((1 << 62) - 1)
 
 
-def live_keys(world: World, batch: dict[int, list[str]]) -> set[Key]:
+def live_keys(world: World, claims: dict[int, list[str]]) -> set[Key]:
     """Keys that the live sync holds."""
-    person_of = {contact: person for person, contacts in batch.items() for contact in contacts}
+    person_of = {contact: person for person, contacts in claims.items() for contact in contacts}
     query = """SELECT contact_id::text, source_audit_id FROM contact_activity_logs
                WHERE contact_id = ANY(%s::uuid[]) AND origin = 'live' AND source_audit_id IS NOT NULL"""
     return {(person_of[contact], audit) for contact, audit in world.cdp.rows(query, (list(person_of),))}

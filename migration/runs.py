@@ -142,10 +142,25 @@ def move(run: Run, new: RunState, *, by: str, now: datetime, code: RunReason = R
 def step(run: Run, *, owner: str, turn: float | None = None) -> Step:
     """Do the next piece of the run's work, of about `turn` seconds. Outage and Misconfigured go on to the caller, the state kept sound."""
     run.refresh_from_db()
+    try:
+        return next_piece(run, owner=owner, turn=settings.TURN_SECONDS if turn is None else turn)
+    except chunks.LeaseLost:
+        return Step.WAITING  # another worker has it
+    except (Outage, Misconfigured, IllegalMove):
+        raise
+    except Exception as error:
+        # Nothing that waiting or trying again cures: said on the run, told in the log.
+        log.exception("run %s failed while %s", run.pk, run.state)
+        reason = f"{type(error).__name__} while the run was {run.state}; the log has the details."
+        move(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.STOPPED, reason=reason)
+        return Step.FINISHED
+
+
+def next_piece(run: Run, *, owner: str, turn: float) -> Step:
     if run.state == RunState.PLANNED:
         return planned(run, owner=owner)
     if run.state == RunState.RUNNING:
-        return worked(run, owner=owner, turn=settings.TURN_SECONDS if turn is None else turn)
+        return worked(run, owner=owner, turn=turn)
     if run.state == RunState.VERIFYING:
         return verified(run, owner=owner)
     return Step.FINISHED if run.state in FINISHED else Step.WAITING

@@ -30,8 +30,9 @@ VERDICT = """
         id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, old_category text, outcome text NOT NULL)"""
 
 # Where the row in the CDP (t) is not what was mapped (s). The revision's number alone is no difference: it would make every row one.
-DIFFERS = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id, t.changes, t.context - 'mapping_revision')
-        IS DISTINCT FROM (%(account)s, s.contact_id, s.category, s.actor_kind, s.occurred_at, s.source_audit_id, s.changes, s.context - 'mapping_revision')
+DIFFERS = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id, t.context - 'mapping_revision')
+        IS DISTINCT FROM (%(account)s, s.contact_id, s.category, s.actor_kind, s.occurred_at, s.source_audit_id, s.context - 'mapping_revision')
+     OR t.changes::text <> s.changes::text
      OR t.actor_id IS DISTINCT FROM s.actor_id OR t.actor_name IS DISTINCT FROM s.actor_name"""
 
 # Each staged row's outcome. A live row holds the audit; or one without an audit id is so close behind that it may be the same.
