@@ -35,7 +35,7 @@ lint: venv ## ruff: rules and format
 	$(PY) -m ruff format --check .
 
 types: venv ## mypy
-	$(PY) -m mypy .
+	$(PY) -m mypy
 
 drift: venv ## models without a schema migration?
 	$(PY) manage.py makemigrations --check --dry-run

@@ -10,6 +10,7 @@ from migration.models import Account, MappingDraft, MappingRevision
 from migration.runs import Refused
 
 EMPTY = {"class_roles": {"contact": ["Contact"]}}
+COUNTING = "Counting…"
 
 
 def start(name: str, *, by: str, now: datetime) -> MappingDraft:
@@ -27,6 +28,19 @@ def edit(draft: MappingDraft, document: dict, *, by: str, now: datetime) -> None
     draft.document, draft.edited_at, draft.edited_by = document, now, by
     draft.effect, draft.effect_digest, draft.effect_reason, draft.effect_at = None, "", "", None
     draft.save(update_fields=["document", "edited_at", "edited_by", "effect", "effect_digest", "effect_reason", "effect_at"])
+
+
+def begin_count(draft: MappingDraft, *, now: datetime) -> None:
+    """Say that a worker was asked to count, and since when (`effect_at`). Raises Refused for a published draft."""
+    if draft.published_id:
+        raise Refused(f"Draft {draft} is published already.")
+    keep(draft, {"effect": None, "effect_digest": "", "effect_reason": COUNTING, "effect_at": now})
+
+
+def not_asked(draft: MappingDraft, reason: str) -> None:
+    """No worker could be asked, and why; unless one has counted all the same."""
+    values = {"effect_reason": f"Not counted: {reason}", "effect_at": None}
+    MappingDraft.objects.filter(pk=draft.pk, effect_reason=COUNTING).update(**values)
 
 
 def count_effect(draft: MappingDraft, *, now: datetime) -> None:

@@ -80,13 +80,19 @@ def harmless(text: str) -> str:
 def preview(text: str, kind: str, document: dict[str, Any]) -> Preview:
     """Read a CSV as the new overrides of one kind; each line's problems, and what would come and go. Raises CsvError."""
     rows = read(text, kind)
-    before = [json_text(override) for override in document.get(kind, [])]
+    before = {meaning(override) for override in document.get(kind, [])}
     new = document | {kind: [row.values for row in rows]}
     for row in rows:
-        row.change = "kept" if json_text(row.values) in before else "new"
-    after = {json_text(row.values) for row in rows}
-    removed = [override for override in document.get(kind, []) if json_text(override) not in after]
+        row.change = "kept" if meaning(row.values) in before else "new"
+    after = {meaning(row.values) for row in rows}
+    removed = [override for override in document.get(kind, []) if meaning(override) not in after]
     return Preview(rows, removed, new, place_problems(new, kind, rows))
+
+
+def meaning(override: dict[str, Any]) -> str:
+    """One text for overrides that mean the same: a null, but for `to`, is no key, and a user id is what its text is."""
+    given = {key: value for key, value in override.items() if value is not None or key == "to"}
+    return json_text(given | {"crm_user_id": str(given["crm_user_id"])} if "crm_user_id" in given else given)
 
 
 def place_problems(document: dict[str, Any], kind: str, rows: list[Row]) -> list[str]:

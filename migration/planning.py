@@ -63,9 +63,9 @@ def sources(crm: Crm, mapping: Mapping, persons: list[int], links: Links) -> Ite
     """
     if persons:
         yield sql.SQL(
-            """(SELECT auditable_id AS person, * FROM audits WHERE auditable_type IN ({contacts}) AND auditable_id = ANY({record_keys})
+            """(SELECT auditable_id::bigint AS person, * FROM audits WHERE auditable_type IN ({contacts}) AND auditable_id = ANY({record_keys})
                 UNION ALL
-                SELECT associated_id, * FROM audits
+                SELECT associated_id::bigint, * FROM audits
                 WHERE associated_type IN ({contacts}) AND associated_id = ANY({associated_keys}) AND auditable_type IN ({companions}))"""
         ).format(
             contacts=literals(mapping.classes(Role.CONTACT)),

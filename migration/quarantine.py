@@ -22,7 +22,6 @@ def latest_run(account: Account) -> Run | None:
 
 def check_can_retry(run: Run) -> None:
     """Raise runs.Refused with the sentence that says why this run's quarantine cannot be tried again."""
-    revision = MappingRevision.objects.order_by("-number").first()
     latest = latest_run(run.account)
     if run.mode != RunMode.PRODUCTION:
         raise runs.Refused(f"{run} is a dry run: run it again once the cause is mended.")
@@ -30,28 +29,42 @@ def check_can_retry(run: Run) -> None:
         raise runs.Refused(f"{run} is not the account's latest production run; {latest} is.")
     if run.state != RunState.PARTIAL:
         raise runs.Refused(f"{run} is {run.state}: only a partial run's candidates are tried again; otherwise run the account again.")
-    if run.mapping_revision != revision or run.pipeline_version != VERSION:
-        raise runs.Refused(f"Mapping or pipeline have changed since {run}: run the account again, which tries everything again.")
+    active = Run.objects.active().filter(account=run.account).first()
+    if active is not None:
+        raise runs.Refused(f"{active} is {active.state}: wait for it, or cancel it, before candidates of {run} are tried again.")
+    decision = runs.gate_decision(run.account, RunMode.PRODUCTION)
+    if decision.refusals:
+        raise runs.Refused(" ".join(decision.refusals))
+    revision = MappingRevision.objects.order_by("-number").first()
+    if (run.mapping_revision, run.pipeline_version, run.capabilities) != (revision, VERSION, sorted(decision.capabilities)):
+        raise runs.Refused(f"Mapping, gates or pipeline have changed since {run}: run the account again, which tries everything again.")
 
 
 def retry(candidates: QuerySet[QuarantinedCandidate], cdp: Cdp, *, by: str, now: datetime) -> dict[Run, int]:
     """Have candidates processed again, as chunks of their own run; how many, by run. Waived ones stay waived. Raises Refused."""
-    found: dict[Run, list[QuarantinedCandidate]] = {}
-    for each in (
-        candidates.filter(waiver__isnull=True)
-        .select_related("run__account", "run__mapping_revision")
-        .order_by("run", "person_id", "audit_id")
-    ):
-        found.setdefault(each.run, []).append(each)
-    for run in found:
-        check_can_retry(run)
-    for run, again in found.items():
-        with transaction.atomic():
+    with transaction.atomic():
+        # Two retries at once, or a run's start: the second sees what the first did.
+        list(Account.objects.select_for_update().filter(pk__in=candidates.values("account")).order_by("pk"))
+        found = by_run(candidates)
+        for run in found:
+            check_can_retry(run)
+        for run, again in found.items():
             refresh_rivals(run, cdp)
             add_chunks(run, again)
-            reason = f"{len(again)} quarantined candidates are tried again."
+            reason = (
+                f"{len(again)} quarantined candidates are tried again." if len(again) > 1 else "1 quarantined candidate is tried again."
+            )
             runs.move(run, RunState.RUNNING, by=by, now=now, reason=reason, verification=None)
     return {run: len(again) for run, again in found.items()}
+
+
+def by_run(candidates: QuerySet[QuarantinedCandidate]) -> dict[Run, list[QuarantinedCandidate]]:
+    """Those that nobody waived."""
+    found: dict[Run, list[QuarantinedCandidate]] = {}
+    waiting = candidates.filter(waiver__isnull=True).select_related("run__account", "run__mapping_revision")
+    for each in waiting.order_by("run", "person_id", "audit_id"):
+        found.setdefault(each.run, []).append(each)
+    return found
 
 
 def add_chunks(run: Run, again: list[QuarantinedCandidate]) -> None:

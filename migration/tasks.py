@@ -21,7 +21,7 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-@app.task(name="migration.work", queue=settings.CELERY_TASK_DEFAULT_QUEUE)
+@app.task(name="migration.work")
 def work(*, run_id: int) -> None:
     """Do a turn of the run's work, and pass the nudge on while there is more."""
     run = Run.objects.get(pk=run_id)
@@ -53,13 +53,13 @@ def work_here(run: Run) -> None:
         run.refresh_from_db()
 
 
-@app.task(name="migration.count_effect", queue=settings.CELERY_TASK_DEFAULT_QUEUE)
+@app.task(name="migration.count_effect")
 def count_effect(*, draft_id: int) -> None:
     """Count what publishing a draft would change."""
     drafts.count_effect(MappingDraft.objects.get(pk=draft_id), now=timezone.now())
 
 
-@app.task(name="migration.tick", queue=settings.CELERY_TASK_DEFAULT_QUEUE)
+@app.task(name="migration.tick")
 def tick() -> None:
     """What beat sends once a minute: nudges for every run that has work. Two ticks at once only double nudges."""
     for run in Run.objects.workable():
@@ -78,3 +78,13 @@ def nudge(run_id: int) -> None:
         work.apply_async(kwargs={"run_id": run_id}, retry=False)
     except Exception as error:  # noqa: BLE001 - whatever the broker raises, the run does not depend on it
         log.warning("no nudge for run %s: the broker at REDIS_URL does not answer (%s)", run_id, type(error).__name__)
+
+
+def nudge_count(draft_id: int) -> bool:
+    """Ask a worker to count a draft's effect; whether the broker took it. No tick asks again: a person does."""
+    try:
+        count_effect.apply_async(kwargs={"draft_id": draft_id}, retry=False)
+    except Exception as error:  # noqa: BLE001 - whatever the broker raises, the page says that nobody was asked
+        log.warning("no count for draft %s: the broker at REDIS_URL does not answer (%s)", draft_id, type(error).__name__)
+        return False
+    return True

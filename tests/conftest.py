@@ -128,7 +128,11 @@ def systems(request, postgres, templates, usman_url, settings, transactional_db)
     names = {}
     for system, template in wanted.items():
         names[system] = f"calm_test_{os.getpid()}_{system}"
-        run_sql(postgres, f"DROP DATABASE IF EXISTS {names[system]} WITH (FORCE)", f"CREATE DATABASE {names[system]} TEMPLATE {templates[template]}")
+        run_sql(
+            postgres,
+            f"DROP DATABASE IF EXISTS {names[system]} WITH (FORCE)",
+            f"CREATE DATABASE {names[system]} TEMPLATE {templates[template]}",
+        )
         # Grants on the database itself do not come with a template.
         extra = ", TEMPORARY, CREATE" if system == "cdp" else ""
         run_sql(postgres, f"GRANT CONNECT{extra} ON DATABASE {names[system]} TO {ROLES[system]}")
@@ -138,4 +142,3 @@ def systems(request, postgres, templates, usman_url, settings, transactional_db)
     yield Systems(at(postgres, names["crm"]), at(postgres, names["cdp"]), usman_url)
     for name in names.values():
         run_sql(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-

@@ -2,9 +2,20 @@
 
 from django.contrib import admin
 
-from migration.admin import account, chunk, event, mapping_revision, quarantine, run
+from migration.admin import account, chunk, event, link_index, mapping_draft, mapping_revision, name_collision, quarantine, run, stale_row
 
-__all__ = ["account", "chunk", "event", "mapping_revision", "quarantine", "run"]
+__all__ = [
+    "account",
+    "chunk",
+    "event",
+    "link_index",
+    "mapping_draft",
+    "mapping_revision",
+    "name_collision",
+    "quarantine",
+    "run",
+    "stale_row",
+]
 
 admin.site.site_header = "CALM console"
 admin.site.site_title = "CALM console"

@@ -3,14 +3,19 @@ from typing import Any, Protocol
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
 
-from migration.admin import links
+from migration import decisions
+from migration.admin import links, watermark
 from migration.admin.display import NOTHING, moment, pill, progress_bar, visible
 from migration.admin.queries import last_run, with_progress
-from migration.admin.records import RecordAdmin
+from migration.admin.work import WorkAdmin
 from migration.models import Account, Run
+from migration.runs import Refused
 from migration.states import RunMode, RunState
 
 MOST_RUNS = 20
@@ -37,14 +42,18 @@ class Listed(Protocol):
 
 
 @admin.register(Account)
-class AccountAdmin(RecordAdmin):
+class AccountAdmin(WorkAdmin):
     plural = "Accounts"
+    may = watermark.PERMISSION
     list_display = ("shown_name", "organisation", "last_dry_run", "last_production_run", "progress")
     list_filter = (LastProduction, "gone")
     search_fields = ("name",)
     number_fields = ("crm_organization_id",)
     search_help_text = "Name, or CRM organisation id."
     fields = ("shown_name", "organisation", "cdp_id", "read_at", "last_dry_run", "last_production_run", "progress")
+
+    def get_urls(self) -> list[URLPattern]:
+        return [self.work_url("<int:pk>/watermark/", require_POST(self.set_watermark), "watermark"), *super().get_urls()]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
         accounts = super().get_queryset(request)
@@ -53,7 +62,20 @@ class AccountAdmin(RecordAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
         runs = with_progress(Run.objects.filter(account=context["original"]).select_related("mapping_revision"))
         extra = {"runs": runs[:MOST_RUNS], "all_runs": links.listing(Run, account=context["original"].pk)}
+        extra |= {"watermarks": watermark.of(context["original"], request)}
         return super().render_change_form(request, context | extra, *args, **kwargs)
+
+    def set_watermark(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Set one entity's watermark by hand, or leave it to the live rows again."""
+        self.check_may(request)
+        account = self.found(request, pk)
+        try:
+            entity, moment, note = watermark.read(request)
+            decisions.set_watermark(account, entity, moment, by=request.user.get_username(), note=note, now=timezone.now())
+        except Refused as error:
+            context = {"watermarks": watermark.of(account, request), "problem": str(error)}
+            return self.page(request, "account/set_watermark.html", "Set a watermark", original=account, **context)
+        return self.back(request, account, said="The watermark is set. It holds for runs that are planned from now on.")
 
     @admin.display(description="name", ordering="name")
     def shown_name(self, account: Account) -> SafeString:

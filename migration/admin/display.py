@@ -53,6 +53,19 @@ PILLS = {
     "warning": ("warn", "warning"),
     "waived": ("quiet", "check"),
     "gone": ("warn", "warning"),
+    "published": ("good", "check"),
+    "counted": ("good", "check"),
+    "counting": ("busy", "clock"),
+    "not counted": ("quiet", "clock"),
+    "new": ("good", "check"),
+    "kept": ("quiet", "check"),
+    "removed": ("warn", "cross"),
+    "wrong": ("bad", "cross"),
+    "refused": ("bad", "cross"),
+    "decided": ("good", "check"),
+    "undecided": ("warn", "warning"),
+    "built": ("good", "check"),
+    "being built": ("busy", "clock"),
 }
 
 

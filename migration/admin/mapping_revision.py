@@ -1,13 +1,14 @@
-import difflib
-import json
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 
 from migration.admin.display import NOTHING, moment, visible
+from migration.admin.document_diff import changes, lines
 from migration.admin.records import RecordAdmin
 from migration.models import MappingRevision
+
+MOST_REVISIONS = 100  # to choose from for a comparison
 
 
 @admin.register(MappingRevision)
@@ -21,8 +22,14 @@ class MappingRevisionAdmin(RecordAdmin):
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
         revision = context["original"]
-        before = MappingRevision.objects.filter(number__lt=revision.number).first()
-        extra = {"document": lines(revision), "before": before, "changes": changes(before, revision) if before else []}
+        others = MappingRevision.objects.exclude(pk=revision.pk)
+        other = compared_with(request, revision)
+        extra = {
+            "document": lines(revision.document),
+            "other": other,
+            "changes": changes(other.document, revision.document) if other else [],
+            "others": others.only("number", "published_at")[:MOST_REVISIONS],
+        }
         return super().render_change_form(request, context | extra, *args, **kwargs)
 
     @admin.display(description="revision", ordering="number")
@@ -46,12 +53,9 @@ class MappingRevisionAdmin(RecordAdmin):
         return visible(revision.note) if revision.note else NOTHING
 
 
-def lines(revision: MappingRevision) -> list[str]:
-    """The document as indented JSON; every override on its own lines."""
-    return json.dumps(revision.document, indent=2, sort_keys=True, ensure_ascii=False).splitlines()
-
-
-def changes(before: MappingRevision, after: MappingRevision) -> list[tuple[str, str]]:
-    """What the later revision adds ("+"), drops ("-") and leaves around them (" "), line by line; "@" where lines are left out."""
-    compared = list(difflib.unified_diff(lines(before), lines(after), lineterm="", n=3))[2:]
-    return [(line[0], line[1:] if line[0] != "@" else "") for line in compared]
+def compared_with(request: HttpRequest, revision: MappingRevision) -> MappingRevision | None:
+    """The revision that the address asks for, `?with=NUMBER`; else the one before."""
+    wanted = request.GET.get("with", "")
+    if wanted.isascii() and wanted.isdecimal() and len(wanted) < 10:
+        return MappingRevision.objects.exclude(pk=revision.pk).filter(number=int(wanted)).first()
+    return MappingRevision.objects.filter(number__lt=revision.number).first()

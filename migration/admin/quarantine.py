@@ -1,14 +1,17 @@
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
+from django.utils import timezone
 from django.utils.html import format_html
 
-from migration.admin import filters, links
+from migration.admin import filters, links, quarantine_work, raw_audit
 from migration.admin.display import NOTHING, moment, pill, visible, words
-from migration.admin.records import RecordAdmin
+from migration.admin.work import WorkAdmin, note_of
 from migration.models import QuarantinedCandidate
+from migration.runs import Refused
 from migration.states import Reason
 
 EXPLAINED = {
@@ -35,11 +38,13 @@ class Waived(admin.SimpleListFilter):
 
 
 @admin.register(QuarantinedCandidate)
-class QuarantineAdmin(RecordAdmin):
+class QuarantineAdmin(WorkAdmin):
     plural = "Quarantine"
+    may = "migration.change_quarantinedcandidate"
+    actions = ("retry_selected", "waive_selected")
     list_display = ("audit", "person", "shown_contact", "shown_reason", "shown_detail", "shown_account", "shown_run")
     list_filter = (filters.one_of("reason", Reason), Waived, filters.ByAccount, filters.ByRun)
-    list_select_related = ("account", "run", "chunk", "waiver")
+    list_select_related = ("account", "run__mapping_revision", "chunk", "waiver")
     search_fields = ("account__name",)
     number_fields = ("audit_id", "person_id", "account__crm_organization_id")
     search_help_text = "Audit id, CRM person id, account, or CRM organisation id."
@@ -51,6 +56,75 @@ class QuarantineAdmin(RecordAdmin):
         ),
         ("Found by", {"fields": ("shown_account", "shown_run", "shown_chunk")}),
     )
+
+    def get_urls(self) -> list[URLPattern]:
+        acts = [self.work_url("retry/", self.retry, "retry"), self.work_url("waive/", self.waive, "waive")]
+        return [*acts, *super().get_urls()]
+
+    def has_work_permission(self, request: HttpRequest) -> bool:
+        return self.may_work(request)
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
+        candidate = context["original"]
+        context |= {"audit": raw_audit.of(candidate), "may_work": self.may_work(request) and not candidate.waiver_id}
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    # --- pages of work ----------------------------------------------------------------------------------------------
+
+    @admin.action(description="Try the selected candidates again…", permissions=["work"])
+    def retry_selected(self, request: HttpRequest, queryset: QuerySet[QuarantinedCandidate]) -> HttpResponse:
+        return self.confirm(request, queryset, retries=True)
+
+    @admin.action(description="Waive the selected candidates…", permissions=["work"])
+    def waive_selected(self, request: HttpRequest, queryset: QuerySet[QuarantinedCandidate]) -> HttpResponse:
+        return self.confirm(request, queryset, retries=False)
+
+    def confirm(self, request: HttpRequest, queryset: QuerySet[QuarantinedCandidate], *, retries: bool) -> HttpResponse:
+        try:
+            choice = quarantine_work.by_ids(list(queryset.order_by("pk").values_list("pk", flat=True)[: quarantine_work.MOST_CHOSEN + 1]))
+        except Refused as error:
+            return self.back(request, None, said=str(error), level=messages.ERROR)
+        return self.act_page(request, choice, retries=retries)
+
+    def retry(self, request: HttpRequest) -> HttpResponse:
+        """Asked with GET it shows what would be tried again; POST does it."""
+        self.check_may(request)
+        try:
+            choice = quarantine_work.chosen(request)
+            if request.method != "POST":
+                return self.act_page(request, choice, retries=True)
+            for said in quarantine_work.retry(choice, by=request.user.get_username(), now=timezone.now()):
+                self.message_user(request, said, messages.SUCCESS)
+        except Refused as error:
+            return self.back(request, None, said=str(error), level=messages.ERROR)
+        return self.back(request, None)
+
+    def waive(self, request: HttpRequest) -> HttpResponse:
+        """Asked with GET it shows what would be waived; POST does it, with a note."""
+        self.check_may(request)
+        note = note_of(request)
+        try:
+            choice = quarantine_work.chosen(request)
+        except Refused as error:
+            return self.back(request, None, said=str(error), level=messages.ERROR)
+        if request.method != "POST":
+            return self.act_page(request, choice, retries=False)
+        try:
+            said = quarantine_work.waive(choice, by=request.user.get_username(), note=note, now=timezone.now())
+        except Refused as error:
+            return self.act_page(request, choice, retries=False, problem=str(error), note=note)
+        return self.back(request, None, said=said)
+
+    def act_page(
+        self, request: HttpRequest, choice: quarantine_work.Choice, *, retries: bool, problem: str = "", note: str = ""
+    ) -> HttpResponse:
+        outlook = quarantine_work.outlook(choice, retries=retries)
+        title = "Try again" if retries else "Waive"
+        action = self.address("retry" if retries else "waive")
+        context = {"outlook": outlook, "fields": choice.fields, "retries": retries, "action": action, "problem": problem, "note": note}
+        return self.page(request, "quarantinedcandidate/act.html", title, original=None, **context)
+
+    # --- columns ----------------------------------------------------------------------------------------------------
 
     @admin.display(description="audit", ordering="audit_id")
     def audit(self, candidate: QuarantinedCandidate) -> str:

@@ -21,7 +21,7 @@ class RecordAdmin(admin.ModelAdmin):
 
     plural = ""
     number_fields: tuple[str, ...] = ()
-    actions = None
+    actions: tuple[str, ...] | None = None
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # counting every choice of every filter reads the whole table
     list_per_page = 50

@@ -27,7 +27,10 @@ class RunAdmin(RecordAdmin):
     )
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
-        context |= {"report": run_report.of(context["original"], now=timezone.now())}
+        run = context["original"]
+        is_mendable = run.writes and run.state == RunState.PARTIAL
+        may_retry = is_mendable and request.user.has_perm("migration.change_quarantinedcandidate")
+        context |= {"report": run_report.of(run, now=timezone.now()), "may_retry": may_retry}
         return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="run", ordering="pk")

@@ -1,5 +1,6 @@
 """What a chunk must know besides its own audits, read in the same snapshot: whose person it is, and what deals and companies were called."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from migration.mapping import Mapping, Role
 from migration.pipeline.queries import array, key, literals
 from migration.pipeline.reading import changes_reader, values
 from migration.pipeline.records import Links, Naming
+
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what jsonb holds in no string, and so in no context
 
 
 def organisations(
@@ -103,10 +106,13 @@ def named(
 
 
 def name_in(told: dict[str, Any] | None, action: str, attribute: str) -> tuple[bool, str | None]:
-    """Whether one audit tells the name, and which: the new one of a pair, or the value itself. An unreadable audit tells none."""
+    """Whether one audit tells the name, and which: the new one of a pair, or the value itself; None where it is no text that can be shown.
+
+    An unreadable audit tells none.
+    """
     if told is None or attribute not in told:
         return False, None
     value = told[attribute]
     if action == "update" and isinstance(value, list):
         value = value[1] if len(value) == 2 else None
-    return True, value if isinstance(value, str) else None
+    return True, value if isinstance(value, str) and UNSTORABLE.search(value) is None else None

@@ -12,7 +12,11 @@ Reader = Callable[[bytes], bytes]  # from the raw COPY field to the JSON object'
 
 
 class UnstorableText(ValueError):
-    """JSON that jsonb would refuse."""
+    """JSON that jsonb would refuse; it can be read all the same, for decisions."""
+
+    def __init__(self, sentence: str, text: str) -> None:
+        super().__init__(sentence)
+        self.text = text
 
 
 def changes_reader(shape: Shape) -> Reader:
@@ -50,12 +54,19 @@ def read_yaml(raw: bytes) -> bytes:
 
 def check_escapes(text: str) -> None:
     if changes.has_unstorable_escape(text):
-        raise UnstorableText("it holds \\u0000 or half of a surrogate pair")
+        raise UnstorableText("it holds \\u0000 or half of a surrogate pair", text)
 
 
 def values(text: str | None, reader: Reader) -> dict[str, Any] | None:
-    """audited_changes as a dict, for decisions; None where nobody can read it."""
+    """audited_changes as a dict, for decisions; None where nobody can read it. What cannot be stored can still be read."""
     try:
-        return changes.parse(copytext.unescape(reader(copytext.write(text))).decode())
-    except (Unreadable, UnstorableText):
+        return changes.parse(readable(text, reader))
+    except Unreadable:
         return None
+
+
+def readable(text: str | None, reader: Reader) -> str:
+    try:
+        return copytext.unescape(reader(copytext.write(text))).decode()
+    except UnstorableText as error:
+        return error.text

@@ -12,7 +12,19 @@ for shown in (display.visible, display.visible_text, display.words, display.numb
     register.filter(shown.__name__, shown)
 register.simple_tag(display.progress_bar)
 
-ORDER = ("Account", "Run", "Chunk", "QuarantinedCandidate", "Event", "MappingRevision")
+ORDER = (
+    "Account",
+    "Run",
+    "Chunk",
+    "QuarantinedCandidate",
+    "NameCollision",
+    "StaleRow",
+    "Event",
+    "MappingDraft",
+    "MappingRevision",
+    "LinkIndex",
+    "LinkOddity",
+)
 NAMES = {"QuarantinedCandidate": "Quarantine"}
 
 

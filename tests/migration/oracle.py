@@ -6,7 +6,6 @@ row as `Systems.activities` shows it, without `run_id`. It knows no overrides an
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -226,15 +225,3 @@ def jsonb(value: Any) -> str:
     if isinstance(value, Decimal):
         return format(value if value else abs(value), "f")
     return json.dumps(value, ensure_ascii=False)
-
-
-def differences(rows: Sequence[tuple], wanted: Sequence[tuple]) -> list[str]:
-    """One line for each row that is missing, surplus or different, with the fields in question."""
-    have, want = {row[0]: row for row in rows}, {row[0]: row for row in wanted}
-    lines = [
-        f"{name} {only[key]}" for name, only, other in (("missing", want, have), ("surplus", have, want)) for key in only.keys() - other
-    ]
-    for key in have.keys() & want.keys():
-        fields = [f"{a!r} for {b!r}" for a, b in zip(have[key], want[key], strict=True) if a != b]
-        lines += [f"audit {want[key][11]}: {', '.join(fields)}"] if fields else []
-    return lines

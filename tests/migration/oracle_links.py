@@ -69,9 +69,13 @@ class Replay:
         return Contacts({5: contacts})
 
     def apply(self, audit: Audit) -> tuple[dict[str, int | None], dict[str, int | None]]:
-        """Bring the join row up to date; its ends before and after, where an update that changes an end names both."""
+        """Bring the join row up to date; its ends before and after, where an update that changes an end names both.
+
+        Of a row whose beginning was not audited, `associated` tells the deal.
+        """
         key = (audit.auditable_type, audit.auditable_id)
-        before, after = dict(self.links.get(key, {})), dict(self.links.get(key, {}))
+        associated = {"deal": audit.associated_id} if self.role_of.get(audit.associated_type or "") == "deal" else {}
+        before, after = dict(associated) | self.links.get(key, {}), dict(associated) | self.links.get(key, {})
         for end in {"deal", "contact"} & self.attributes[audit.auditable_type].keys():
             if named := ids(audit, self.attributes[audit.auditable_type][end]):
                 before[end], after[end] = named[0], named[-1]

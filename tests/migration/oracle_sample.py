@@ -46,11 +46,14 @@ class Sample:
 
 
 def read_sample(name: str = "crm_sample") -> Sample:
+    """The CRM sample of that name with the one CDP; of YAML, the changes as Ruby told them."""
     crm, cdp = tables(f"{name}.sql.gz"), tables("sample_cdp.sql.gz")
+    truth = gzip.decompress((DATA / f"{name}.truth.json.gz").read_bytes()).decode()
+    told = read_json(truth).get("decoded_changes", {})
     return Sample(
-        audits=sorted((audit(row) for row in crm["audits"]), key=lambda one: one.id),
+        audits=sorted((audit(row, told) for row in crm["audits"]), key=lambda one: one.id),
         users={int(str(row["id"])): row for row in crm["users"]},
-        truth=json.loads(gzip.decompress((DATA / f"{name}.truth.json.gz").read_bytes())),
+        truth=json.loads(truth),
         accounts={int(str(row["crm_organization_id"])): str(row["id"]) for row in cdp["accounts"]},
         contacts=cdp["contacts"],
         live=[
@@ -66,13 +69,15 @@ def number(text: str | None) -> int | None:
     return None if text is None else int(text)
 
 
-def audit(row: dict[str, str | None]) -> Audit:
-    """A row of the dump, typed."""
+def audit(row: dict[str, str | None], told: dict[str, Any]) -> Audit:
+    """A row of the dump, typed; its changes as they were told, else the row's own JSON."""
     numbers: dict[str, Any] = {name: number(row[name]) for name in ("id", "auditable_id", "associated_id", "user_id")}
     names = ("auditable_type", "associated_type", "user_type", "username", "action", "comment")
     texts: dict[str, Any] = {name: row[name] for name in names}
     created_at = None if row["created_at"] is None else datetime.fromisoformat(row["created_at"]).replace(tzinfo=UTC)
-    changes = None if row["audited_changes"] is None else read_json(row["audited_changes"])
+    changes = told.get(str(row["id"]))
+    if changes is None and row["audited_changes"] is not None:
+        changes = read_json(row["audited_changes"])
     return Audit(**numbers, **texts, changes=changes, created_at=created_at)
 
 

@@ -140,7 +140,10 @@ def test_navigation_names_and_their_order(staff):
     apps = re.findall(r'<div class="app-(\w+) module', index)
     names = re.findall(r'<th scope="row" id="migration-\w+">\s*<a href="[^"]+">([^<]+)</a>', index)
     assert apps[-1] == "auth" and apps[0] == "migration"
-    assert names == ["Accounts", "Runs", "Chunks", "Quarantine", "Events", "Mapping revisions"]
+    assert names == [
+        "Accounts", "Runs", "Chunks", "Quarantine", "Name collisions", "Stale rows",
+        "Events", "Mapping drafts", "Mapping revisions", "Link indexes", "Link oddities",
+    ]  # fmt: skip
     assert "<h1>Quarantine</h1>" in html(staff, changelist(QuarantinedCandidate))
 
 

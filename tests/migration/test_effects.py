@@ -14,7 +14,15 @@ def changed_document() -> dict:
     document = copy.deepcopy(mapping_document())
     document["id_sets"] |= {"done": [4], "resolved": []}
     document["category_overrides"] = [
-        {"account": None, "class": "Crm::Note", "action": "update", "attribute": "is_pinned", "to": True, "category": "note/pinned", "priority": 1}
+        {
+            "account": None,
+            "class": "Crm::Note",
+            "action": "update",
+            "attribute": "is_pinned",
+            "to": True,
+            "category": "note/pinned",
+            "priority": 1,
+        }
     ]
     return document
 
@@ -35,7 +43,9 @@ def test_the_effect_is_exactly_what_the_next_production_corrects(console):
     differing = {key for key in before if before[key][3] != after[key][3]}
     assert len(differing) == loaded.changed
     # Everything but those rows is untouched: not even the run that wrote them is another.
-    assert {key: row for key, row in after.items() if key not in differing} == {key: row for key, row in before.items() if key not in differing}
+    assert {key: row for key, row in after.items() if key not in differing} == {
+        key: row for key, row in before.items() if key not in differing
+    }
 
 
 def test_class_roles_taken_away_and_given_count_as_going_and_coming(console):

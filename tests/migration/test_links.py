@@ -122,20 +122,19 @@ def truth(systems):
     return json.loads(gzip.decompress((DATA / f"{name}.truth.json.gz").read_bytes()))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "ALTER TABLE audits ALTER auditable_id TYPE varchar, ALTER associated_id TYPE varchar",
-        "ALTER TABLE audits ALTER created_at TYPE timestamptz USING created_at AT TIME ZONE 'UTC'",
-        "ALTER TABLE audits ALTER audited_changes TYPE json USING audited_changes::text::json",
-    ],
-    ids=["ids as text", "timestamptz", "json"],
+COLUMN_TYPES = (
+    "ALTER TABLE audits ALTER auditable_id TYPE varchar, ALTER associated_id TYPE varchar",
+    "ALTER TABLE audits ALTER created_at TYPE timestamptz USING created_at AT TIME ZONE 'UTC'",
+    "ALTER TABLE audits ALTER audited_changes TYPE json USING audited_changes::text::json",
 )
-def test_the_columns_types_make_no_difference(systems, change):
+
+
+def test_the_columns_types_make_no_difference(systems):
     before = contents(up_to_date(address="before"))
-    systems.change_crm(change)
-    assert contents(up_to_date(address="after")) == before
-    assert before
+    for change in COLUMN_TYPES:
+        systems.change_crm(change)
+        assert contents(up_to_date(address=change[:60])) == before
+        assert contents(up_to_date(address="before")) == before
 
 
 # --- built, broken off, resumed -------------------------------------------------------------------------------------
@@ -293,14 +292,15 @@ SETTLED = {
 }
 
 
-@pytest.mark.parametrize("change", SETTLED)
-def test_where_settled_audits_came_or_went_the_index_is_built_again(systems, change):
+def test_where_settled_audits_came_or_went_the_index_is_built_again(systems):
     systems.change_crm(FILLER.format(moment=AGO("2 days"), first=10_001, last=13_000, but=0))
     before = contents(up_to_date())
-    systems.change_crm(SETTLED[change])
-    after = contents(up_to_date())
-    assert after == contents(up_to_date(address="fresh"))
-    assert after != before
+    for name, change in SETTLED.items():
+        systems.change_crm(change)
+        after = contents(up_to_date())
+        assert after == contents(up_to_date(address=name)), name
+        assert after != before, name
+        before = after
 
 
 def spy(original: Any, seen: list[int]) -> Any:
@@ -319,14 +319,15 @@ def test_an_index_of_no_join_classes_is_empty_and_built(systems):
 # --- classes --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("renamed_at", [300, 1000, 1700])
-def test_a_renamed_join_class_goes_on_as_the_same_rows(systems, renamed_at):
+def test_a_renamed_join_class_goes_on_as_the_same_rows(systems):
     before = contents(up_to_date())
+    both = with_joins("Crm::DealPerson", "DealContact", company=("Crm::DealCompany", "DealFirm"))
     old = {"Crm::DealPerson": "DealContact", "Crm::DealCompany": "DealFirm"}
-    systems.change_crm(
-        *(f"UPDATE audits SET auditable_type = '{o}' WHERE auditable_type = '{n}' AND id < {renamed_at}" for n, o in old.items())
-    )
-    assert contents(up_to_date(with_joins("Crm::DealPerson", "DealContact", company=("Crm::DealCompany", "DealFirm")))) == before
+    for renamed_at in (300, 1000, 1700):
+        systems.change_crm(
+            *(f"UPDATE audits SET auditable_type = '{o}' WHERE auditable_type = '{n}' AND id < {renamed_at}" for n, o in old.items())
+        )
+        assert contents(up_to_date(both, address=f"renamed at {renamed_at}")) == before
 
 
 def test_two_join_tables_with_equal_ids_and_equal_ends_do_not_mix(systems):
@@ -376,14 +377,15 @@ def test_an_audit_of_a_company_row_concerns_the_contacts_linked_just_before_it(s
     assert [tuple(each) for each in found.by_audit[900_003]] == [(1, None, 9000, 3)]
 
 
-@pytest.mark.parametrize("pair", [(9000, 8000), (8000, 9000)])
-def test_a_company_row_that_moved_concerns_the_contacts_of_both_deals_and_names_the_new_one(systems, pair):
-    old, new = pair
+def test_a_company_row_that_moved_concerns_the_contacts_of_both_deals_and_names_the_new_one(systems):
+    """There and back again."""
     to_the_other = {"auditable_id": 9002, "action": "create", "audited_changes": '{"crm_deal_id": 8000, "crm_person_id": 1}'}
-    moved = {"auditable_type": "Crm::DealCompany", "auditable_id": 9001, "action": "update", "associated_id": new}
-    moved["audited_changes"] = f'{{"crm_deal_id": [{old}, {new}], "crm_company_id": 3}}'
-    found = joins(systems, linked(9001, 1), to_the_other | {"associated_id": 8000}, linked(9003, 2), moved)
-    assert [tuple(each) for each in found.by_audit[900_004]] == [(1, None, new, 3), (2, None, 9000, 3)]
+    moved = {"auditable_type": "Crm::DealCompany", "auditable_id": 9001, "action": "update"}
+    there = moved | {"associated_id": 8000, "audited_changes": '{"crm_deal_id": [9000, 8000], "crm_company_id": 3}'}
+    back = moved | {"associated_id": 9000, "audited_changes": '{"crm_deal_id": [8000, 9000]}'}
+    found = joins(systems, linked(9001, 1), to_the_other | {"associated_id": 8000}, linked(9003, 2), there, back)
+    assert [tuple(each) for each in found.by_audit[900_004]] == [(1, None, 8000, 3), (2, None, 9000, 3)]
+    assert [tuple(each) for each in found.by_audit[900_005]] == [(1, None, 9000, 3), (2, None, 9000, 3)]
 
 
 def test_a_contact_reached_twice_is_one_candidate(console):
@@ -393,3 +395,12 @@ def test_a_contact_reached_twice_is_one_candidate(console):
     run = run_account(1)
     assert ledger.of(run).balances and run.verification["agrees"]
     assert [row[3] for row in console.activities("source_audit_id >= 900001")] == ["deal/contact_linked"] * 2 + ["deal/update"]
+
+
+@pytest.mark.xfail(strict=True, reason="reading.values takes JSON that jsonb would refuse for unreadable, though it can be read")
+def test_a_join_row_with_what_jsonb_refuses_still_links(systems):
+    """Its own activity is quarantined, but the deal's later ones are the contact's all the same."""
+    systems.change_crm("ALTER TABLE audits ALTER audited_changes TYPE json USING audited_changes::text::json")
+    ends = '{"role": "a\\u0000b", "crm_deal_id": 9000, "crm_person_id": 1}'
+    found = joins(systems, linked(9001, 1) | {"audited_changes": ends})
+    assert found.by_deal.get(9000) == [(1, 900_001, links.FOREVER)]

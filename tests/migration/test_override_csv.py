@@ -15,7 +15,14 @@ from migration.mapping_json import json_text
 BASE = {"class_roles": {"contact": ["Crm::Person"], "note": ["Crm::Note"]}}
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), min_size=1, max_size=20)
 accounts = st.none() | st.integers(1, 2**62)
-values = st.none() | st.booleans() | st.integers() | texts | st.decimals(allow_nan=False, allow_infinity=False, places=3) | st.lists(texts, max_size=2)
+values = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | texts
+    | st.decimals(allow_nan=False, allow_infinity=False, places=3)
+    | st.lists(texts, max_size=2)
+)
 
 
 @st.composite
@@ -68,7 +75,9 @@ def test_export_then_import_is_the_identity_and_no_cell_is_a_formula(kind, rows,
 
 
 def test_a_spreadsheets_byte_order_mark_and_blank_lines_are_borne():
-    document = BASE | {"actor_overrides": [{"account": None, "crm_user_id": None, "label": "=cmd", "kind": "label", "actor_id": None, "actor_name": "x"}]}
+    document = BASE | {
+        "actor_overrides": [{"account": None, "crm_user_id": None, "label": "=cmd", "kind": "label", "actor_id": None, "actor_name": "x"}]
+    }
     text = "\ufeff" + override_csv.export(document, "actor_overrides") + "\r\n"
     preview = override_csv.preview(text, "actor_overrides", document)
     assert preview.sound
@@ -76,10 +85,20 @@ def test_a_spreadsheets_byte_order_mark_and_blank_lines_are_borne():
 
 
 def test_what_would_come_and_go_is_shown_line_by_line():
-    old = {"account": None, "class": "Crm::Note", "action": "update", "attribute": "is_pinned", "to": True, "category": "note/pinned", "priority": 1}
+    old = {
+        "account": None,
+        "class": "Crm::Note",
+        "action": "update",
+        "attribute": "is_pinned",
+        "to": True,
+        "category": "note/pinned",
+        "priority": 1,
+    }
     new = old | {"to": Decimal("0.50"), "priority": 2}
     document = BASE | {"category_overrides": [old]}
-    preview = override_csv.preview(override_csv.export(BASE | {"category_overrides": [new]}, "category_overrides"), "category_overrides", document)
+    preview = override_csv.preview(
+        override_csv.export(BASE | {"category_overrides": [new]}, "category_overrides"), "category_overrides", document
+    )
     assert [(row.line, row.change, row.values) for row in preview.rows] == [(2, "new", new)]
     assert preview.removed == [old] and preview.sound
 
@@ -97,7 +116,7 @@ def test_overlaps_and_bad_cells_name_their_lines():
     assert not preview.sound
     assert "line 2" in preview.rows[1].problems[0] and "equal priority" in preview.rows[1].problems[0]
     assert any("account: must be a whole number" in p for p in preview.rows[2].problems)
-    assert any('to: must be JSON' in p for p in preview.rows[2].problems)
+    assert any("to: must be JSON" in p for p in preview.rows[2].problems)
     assert "line 5 has 2 cells, not 7" in preview.rows[3].problems[0]
 
 

@@ -1,0 +1,501 @@
+"""What is quarantined: how it arises, is mended and tried again, or waived; and the rows that are candidates no more."""
+
+import json
+from collections import Counter
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.core.management import CommandError, call_command
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from gates.policies import Decision
+from migration import chunks, ledger, quarantine, reports, revisions, runs, tasks
+from migration.cdp import Cdp
+from migration.models import Account, Chunk, Run, Waiver
+from migration.pipeline.problems import Problem
+from migration.pipeline.records import Quarantined, Receipt
+from migration.pipeline.rows import row_id
+from migration.runs import Refused
+from migration.states import Reason, RunMode, RunState
+from tests import factories
+from tests.conftest import Systems
+from tests.migration.conftest import OWNER, mapping_document, now, run_account
+from tests.migration.hard_rows import FIRST, few_contacts, insert, new_contact, sample
+
+NOTE = {"auditable_type": "Crm::Note", "auditable_id": 9001, "associated_type": "Crm::Person", "action": "create"}
+AS_JSON = "ALTER TABLE audits ALTER audited_changes TYPE json USING audited_changes::text::json"
+SEAM = datetime(2025, 5, 1, 12, tzinfo=UTC)  # the samples end in January
+OTHERS_ORGANISATION = "UPDATE audits SET audited_changes = jsonb_set(audited_changes::jsonb, '{{organization_id}}', '{}')::json WHERE {}"
+
+
+@pytest.fixture
+def few(console) -> Systems:
+    """Account 1 with its contacts up to CRM person 21, of which nothing is quarantined."""
+    few_contacts(console, last=21)
+    return console
+
+
+def note(**given: Any) -> dict[str, Any]:
+    return NOTE | {"associated_id": 1, "audited_changes": '{"content": "x"}'} | given
+
+
+def of_persons(*persons: int) -> str:
+    return f"auditable_type = 'Crm::Person' AND auditable_id IN ({', '.join(map(str, persons))})"
+
+
+def ours(systems: Systems) -> dict[tuple[int, int], tuple]:
+    """(CRM person id, audit id) -> row of ours."""
+    return {(UUID(row[0]).int >> 80, row[11]): row for row in systems.activities("origin = 'crm_migration'")}
+
+
+def retry(reason: Reason | None = None, account: int | None = 1) -> dict[str, Any]:
+    """The command, here and now; its report."""
+    out = StringIO()
+    call_command("retry_quarantine", account=account, reason=str(reason) if reason else None, inline=True, json=True, stdout=out)
+    return json.loads(out.getvalue())
+
+
+def outcome(run: Run) -> tuple[str, dict[str, int]]:
+    """The run's state, and what its balanced and verified ledger has quarantined, which is what staff see as rows."""
+    run.refresh_from_db()
+    counts = ledger.of(run)
+    assert counts.balances, reports.as_json(run)
+    assert run.verification["agrees"] and run.verification["candidates"] == counts.candidates
+    listed = Counter(run.quarantined.filter(waiver__isnull=True).values_list("reason", flat=True))
+    assert listed == counts.quarantined
+    assert run.reason == (runs.quarantined_sentence(listed.total()) if listed else "")
+    return run.state, dict(counts.quarantined)
+
+
+# --- every reason arises, is mended, and is tried again -------------------------------------------------------------
+
+MENDED_IN_CRM = {
+    Reason.PROCESSING_FAILED: f"UPDATE audits SET action = 'update' WHERE id = {FIRST}",
+    Reason.TIME_MISSING: f"UPDATE audits SET created_at = '2024-02-03 04:05:06.000007' WHERE id = {FIRST + 1}",
+    Reason.CHANGES_UNREADABLE: f"""UPDATE audits SET audited_changes = '{{"content": "y"}}' WHERE id = {FIRST + 2}""",
+    Reason.CHANGES_UNSTORABLE: f"""UPDATE audits SET audited_changes = '{{"content": "z"}}' WHERE id IN ({FIRST + 3}, {FIRST + 4})""",
+    Reason.TENANT_MISMATCH: OTHERS_ORGANISATION.format(1, of_persons(14)),
+}
+
+
+def arrange_every_reason(systems: Systems) -> None:
+    systems.change_crm(AS_JSON)
+    insert(
+        systems,
+        [
+            note(action="login", associated_id=1),
+            note(created_at=None, associated_id=2),
+            note(audited_changes="[1, 2]", associated_id=3),
+            note(audited_changes='{"content": "a\\u0000b"}', associated_id=4),
+            note(audited_changes='{"score": 1e400000}', associated_id=4),
+            note(created_at=(SEAM - timedelta(seconds=7)).replace(tzinfo=None).isoformat(), associated_id=19),
+        ],
+    )
+    systems.change_crm(
+        OTHERS_ORGANISATION.format(3, of_persons(14)),
+        f"UPDATE audits SET audited_changes = (audited_changes::jsonb - 'organization_id')::json WHERE {of_persons(16)}",
+    )
+    new_contact(systems, 15)
+    new_contact(systems, 16, organisation=2)
+    account = sample().accounts[1]
+    systems.change_cdp(
+        f"""INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, origin)
+            SELECT gen_random_uuid(), account_id, id, 'note/create', 'system', '{SEAM.isoformat()}', '{{}}', 'live'
+            FROM contacts WHERE account_id = '{account}' AND source_id = 19"""
+    )
+
+
+def mend(systems: Systems, reason: Reason) -> None:
+    if reason in MENDED_IN_CRM:
+        systems.change_crm(MENDED_IN_CRM[reason])
+    elif reason == Reason.CONTACT_AMBIGUOUS:
+        systems.change_cdp(
+            f"DELETE FROM contacts WHERE source_id IN (15, 16) AND name IS NULL OR source_id = 16 AND account_id <> '{sample().accounts[1]}'"
+        )
+    else:
+        systems.change_cdp(
+            f"UPDATE contact_activity_logs SET source_audit_id = {FIRST + 5} WHERE origin = 'live' AND source_audit_id IS NULL"
+        )
+
+
+def test_each_reason_is_mended_and_tried_again_until_the_run_is_complete(few):
+    arrange_every_reason(few)
+    run = run_account(1)
+    state, left = outcome(run)
+    assert (state, left.keys()) == (RunState.PARTIAL, set(Reason))
+    assert [left[each] for each in (Reason.CHANGES_UNSTORABLE, Reason.PROCESSING_FAILED)] == [2, 1]
+    assert dict(run.quarantined.filter(reason=Reason.PROCESSING_FAILED).values_list("audit_id", "error_class")) == {FIRST: "UnknownAction"}
+
+    for reason in Reason:
+        rows, counts = ours(few), ledger.of(run)
+        keys = set(run.quarantined.filter(reason=reason).values_list("person_id", "audit_id"))
+        mend(few, reason)
+        number = left.pop(reason)
+        assert retry(reason) == {"tried_again": {str(run.pk): number}, "quarantined_now": {str(run.pk): sum(left.values())}}
+        assert outcome(run) == (RunState.PARTIAL if left else RunState.SUCCEEDED, left)
+        after, fresh = ours(few), ledger.of(run)
+        if reason == Reason.PROBABLE_OVERLAP:
+            assert (after, fresh.already_live, fresh.written) == (rows, counts.already_live + 1, counts.written)
+        else:
+            assert after == rows | {key: after[key] for key in keys} and rows.keys() & keys == set()
+            assert (fresh.written, fresh.already_live) == (counts.written + number, counts.already_live)
+            assert all(after[key][12] == str(run.uuid) for key in keys)
+        assert (fresh.candidates, fresh.corrected, fresh.unchanged) == (counts.candidates, 0, 0)
+    assert fresh.categories.total() == fresh.written == len(after)
+
+    again = run_account(1)
+    assert again.state == RunState.SUCCEEDED
+    assert (ledger.of(again).written, ledger.of(again).corrected, ours(few)) == (0, 0, after)
+
+
+def test_what_is_not_mended_stays_and_what_was_hidden_behind_it_comes_out(few):
+    """Without a time and without readable changes: the second reason shows when the first is gone."""
+    insert(few, [note(created_at=None, audited_changes="[1]"), note(created_at=None, associated_id=2)])
+    run = run_account(1)
+    before = ours(few), ledger.of(run)
+    assert outcome(run) == (RunState.PARTIAL, {Reason.TIME_MISSING: 2})
+    assert retry()["quarantined_now"] == {str(run.pk): 2}
+    assert (ours(few), ledger.of(run)) == before
+    few.change_crm(f"UPDATE audits SET created_at = '2024-01-01' WHERE id = {FIRST}")
+    retry(Reason.TIME_MISSING)
+    assert outcome(run) == (RunState.PARTIAL, {Reason.TIME_MISSING: 1, Reason.CHANGES_UNREADABLE: 1})
+    assert retry(Reason.CHANGES_UNSTORABLE) == {"tried_again": {}, "quarantined_now": {}}
+    assert ours(few) == before[0]
+
+
+def again(run: Run, **which: Any) -> dict[Run, int]:
+    """Have some of a run's candidates tried again, without doing it yet."""
+    with closing(Cdp()) as cdp:
+        return quarantine.retry(run.quarantined.filter(**which), cdp, by="ana", now=now())
+
+
+@pytest.mark.xfail(
+    strict=True, reason="reconcile samples quarantined candidates too: one mended but not tried again yet counts as differing"
+)
+def test_one_candidate_alone(few):
+    insert(few, [note(created_at=None, associated_id=person) for person in (1, 2)])
+    run = run_account(1)
+    few.change_crm(f"UPDATE audits SET created_at = '2024-01-01' WHERE id >= {FIRST}")
+    rows = ours(few)
+    assert again(run, audit_id=FIRST) == {run: 1}
+    run.refresh_from_db()
+    assert (run.state, run.verification, run.reason) == (RunState.RUNNING, None, "1 quarantined candidate is tried again.")
+    tasks.work_here(run)
+    assert outcome(run) == (RunState.PARTIAL, {Reason.TIME_MISSING: 1})
+    assert ours(few).keys() - rows.keys() == {(1, FIRST)}
+
+
+def test_many_go_in_several_chunks_and_a_worker_that_stopped_is_followed_by_another(few, monkeypatch):
+    monkeypatch.setattr(quarantine, "RETRIED_AT_ONCE", 2)
+    insert(few, [note(created_at=None, associated_id=person) for person in (1, 2, 3, 4, 14)])
+    run = run_account(1)
+    few.change_crm(f"UPDATE audits SET created_at = '2024-01-01' WHERE id >= {FIRST}")
+    again(run)
+    assert list(run.chunks.filter(pairs__isnull=False).values_list("number", "expected", "person_from", "person_to")) == [
+        (2, 2, 1, 2), (3, 2, 3, 4), (4, 1, 14, 14),
+    ]  # fmt: skip
+    runs.step(run, owner=OWNER, turn=0.0)
+    assert runs.start(runs.Wish(run.account, RunMode.PRODUCTION), by="ana", now=now()) == run, "the account's run goes on"
+    tasks.work_here(run)
+    assert outcome(run) == (RunState.SUCCEEDED, {})
+    assert len(ours(few)) == ledger.of(run).written
+
+
+def test_all_accounts_at_once(console):
+    """Of each account the latest production run; a dry run's are not touched, though it is partial too."""
+    found = {number: run_account(number) for number in (1, 2)}
+    dry = run_account(3, RunMode.DRY_RUN)
+    assert {outcome(run)[0] for run in (*found.values(), dry)} == {RunState.PARTIAL}
+    before = console.activities()
+    assert retry(account=None)["tried_again"] == {str(run.pk): run.quarantined.count() for run in found.values()}
+    assert console.activities() == before
+    assert {outcome(run)[0] for run in found.values()} == {RunState.PARTIAL}
+
+
+# --- the world moved on meanwhile -----------------------------------------------------------------------------------
+
+
+def test_a_retried_audit_that_is_gone_or_beyond_the_watermark_by_now_is_a_candidate_no_more(few):
+    insert(few, [note(created_at=None, associated_id=1), note(created_at=None, associated_id=2)])
+    run = run_account(1)
+    before = ledger.of(run)
+    few.change_crm(
+        f"DELETE FROM audits WHERE id = {FIRST}", f"UPDATE audits SET created_at = now() AT TIME ZONE 'UTC' WHERE id = {FIRST + 1}"
+    )
+    retry()
+    assert outcome(run) == (RunState.SUCCEEDED, {})
+    assert (ledger.of(run).candidates, ledger.of(run).written) == (before.candidates - 2, before.written)
+    assert ledger.of(run).beyond["note/create"] == before.beyond["note/create"] + 1
+
+
+@pytest.mark.xfail(strict=True, reason="flow.mapped also reads pairs whose person nobody claims any more")
+def test_contacts_that_were_pointed_at_another_tenant_s_persons_are_mended_in_the_cdp(few):
+    """The usual cure of a tenant_mismatch: nobody claims the person any more."""
+    few.change_crm(OTHERS_ORGANISATION.format(3, of_persons(14, 15, 16)).replace("::json ", " "))
+    run = run_account(1)
+    before = ledger.of(run)
+    number = before.quarantined[Reason.TENANT_MISMATCH]
+    assert number > 9
+    few.change_cdp(
+        "DELETE FROM contacts WHERE source_id = 14",
+        "UPDATE contacts SET source_id = NULL WHERE source_id = 15",
+        "UPDATE contacts SET source_id = 9999 WHERE source_id = 16",
+    )
+    retry()
+    assert outcome(run) == (RunState.SUCCEEDED, {})
+    assert (ledger.of(run).candidates, ledger.of(run).written) == (before.candidates - number, before.written)
+
+
+def test_history_that_came_up_since_is_never_called_complete(few):
+    """A contact is pointed at the right person meanwhile, whose history no chunk of this run had: the next run brings it."""
+    few.change_crm(OTHERS_ORGANISATION.format(3, of_persons(14)).replace("::json ", " "))
+    run = run_account(1)
+    few.change_cdp("UPDATE contacts SET source_id = 43 WHERE source_id = 14")
+    retry()
+    run.refresh_from_db()
+    assert run.state == RunState.FAILED and "missing in the CDP" in run.reason
+    later = run_account(1)
+    assert outcome(later) == (RunState.SUCCEEDED, {})
+    assert (43, 149) in ours(few)
+
+
+# --- waived ---------------------------------------------------------------------------------------------------------
+
+
+def waive(run: Run, note: str = "the source is lost", **which: Any) -> int:
+    return quarantine.waive(run.quarantined.filter(**which), by="ana", note=note, now=now())
+
+
+def test_waived_is_waived_in_this_run_and_in_every_later_one(few):
+    insert(few, [note(created_at=None, associated_id=person) for person in (1, 2, 3)])
+    run = run_account(1)
+    rows = ours(few)
+    assert waive(run, audit_id=FIRST) == 1
+    assert outcome(run) == (RunState.PARTIAL, {Reason.TIME_MISSING: 2})
+    assert ledger.of(run).waived == {Reason.TIME_MISSING: 1}
+    assert run.events.filter(kind="candidates waived").values_list("sentence", "by").get() == ("1 by ana: the source is lost", "ana")
+
+    assert retry()["tried_again"] == {str(run.pk): 2}, "a waived one is not tried again"
+    assert outcome(run) == (RunState.PARTIAL, {Reason.TIME_MISSING: 2})
+    assert ledger.of(run).waived == {Reason.TIME_MISSING: 1}
+    assert (waive(run), waive(run)) == (2, 0)
+    assert outcome(run) == (RunState.SUCCEEDED, {})
+    assert (ledger.of(run).waived, run.finished_at is not None) == ({Reason.TIME_MISSING: 3}, True)
+
+    for mode in (RunMode.DRY_RUN, RunMode.PRODUCTION):
+        later = run_account(1, mode)
+        assert outcome(later) == (RunState.SUCCEEDED, {})
+        assert ledger.of(later).waived == {Reason.TIME_MISSING: 3}
+        assert not later.quarantined.exists()
+    assert ours(few) == rows
+    assert Waiver.objects.count() == 3
+
+
+def test_a_waiver_is_for_its_reason_alone_and_none_stands_in_the_way_of_a_mended_row(few):
+    insert(few, [note(created_at=None, audited_changes="[1]", associated_id=1), note(created_at=None, associated_id=2)])
+    waive(run_account(1))
+    few.change_crm(f"UPDATE audits SET created_at = '2024-01-01' WHERE id >= {FIRST}")
+    later = run_account(1)
+    assert outcome(later) == (RunState.PARTIAL, {Reason.CHANGES_UNREADABLE: 1})
+    assert (ledger.of(later).waived, ledger.of(later).written) == ({}, 1)
+    assert ours(few).keys() >= {(2, FIRST + 1)}
+
+
+def test_waived_in_a_dry_run_counts_in_production(few):
+    insert(few, [note(created_at=None)])
+    dry = run_account(1, RunMode.DRY_RUN)
+    waive(dry)
+    assert outcome(dry) == (RunState.SUCCEEDED, {})
+    run = run_account(1)
+    assert outcome(run) == (RunState.SUCCEEDED, {})
+    assert reports.as_json(run)["prediction"]["agrees"]
+
+
+@pytest.mark.xfail(strict=True, reason="flow.aim does not hand the waivers on, so a waived overlap is quarantined again")
+def test_overlaps_and_unstorable_rows_can_be_waived_too(few):
+    """Both are found in the CDP, not while mapping."""
+    arrange_every_reason(few)
+    run = run_account(1)
+    quarantined = ledger.of(run).quarantined
+    waive(run)
+    assert outcome(run) == (RunState.SUCCEEDED, {})
+    later = run_account(1)
+    assert outcome(later) == (RunState.SUCCEEDED, {})
+    assert ledger.of(run).waived == ledger.of(later).waived == quarantined
+
+
+def test_waived_while_it_is_being_tried_again(few):
+    insert(few, [note(created_at=None, associated_id=person) for person in (1, 2)])
+    run = run_account(1)
+    again(run)
+    assert waive(run, audit_id=FIRST) == 1
+    run.refresh_from_db()
+    tasks.work_here(run)
+    assert outcome(run) == (RunState.PARTIAL, {Reason.TIME_MISSING: 1})
+    assert ledger.of(run).waived == {Reason.TIME_MISSING: 1}
+
+
+def test_a_waiver_needs_a_note(few):
+    insert(few, [note(created_at=None)])
+    run = run_account(1)
+    for words in ("", "  \n\t"):
+        with pytest.raises(Refused, match="note"):
+            waive(run, words)
+    assert not Waiver.objects.exists()
+    assert outcome(run) == (RunState.PARTIAL, {Reason.TIME_MISSING: 1})
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def refused(run: Run) -> str:
+    """Why a run's candidates are not tried again; nothing was moved by asking."""
+    before = list(Run.objects.values_list("pk", "state", "reason"))
+    with pytest.raises(Refused) as caught:
+        again(run)
+    assert list(Run.objects.values_list("pk", "state", "reason")) == before
+    assert not Chunk.objects.filter(pairs__isnull=False).exists()
+    return str(caught.value)
+
+
+def test_what_may_not_be_tried_again(few):
+    insert(few, [note(created_at=None)])
+    dry = run_account(1, RunMode.DRY_RUN)
+    assert "is a dry run" in refused(dry)
+    with pytest.raises(CommandError, match="has no production run yet") as nothing:
+        retry()
+    assert nothing.value.returncode == 4
+    first = run_account(1)
+    second = run_account(1)
+    assert f"is not the account's latest production run; {second} is." in refused(first)
+    document = mapping_document()
+    document["id_sets"]["won"] = [4]
+    revisions.publish(document, by="tester", note="", now=now())
+    assert "have changed" in refused(second)
+    with pytest.raises(CommandError, match="have changed"):
+        retry()
+    with pytest.raises(CommandError, match="no account for CRM organisation 77"):
+        retry(account=77)
+
+
+def no_gate_is_open(account: Account, mode: RunMode) -> Decision:
+    return Decision(frozenset(), ["Gate A is not signed."])
+
+
+def test_not_past_a_gate_nor_beside_another_run(few, settings):
+    insert(few, [note(created_at=None)])
+    run = run_account(1)
+    settings.GATE_POLICY = "tests.migration.test_quarantine.no_gate_is_open"
+    assert refused(run) == "Gate A is not signed."
+    settings.GATE_POLICY = "tests.migration.policies.with_f"
+    assert "have changed" in refused(run)
+    settings.GATE_POLICY = "gates.policies.decide"
+    dry = runs.start(runs.Wish(run.account, RunMode.DRY_RUN), by="ana", now=now())
+    assert f"{dry} is planned" in refused(run)
+    runs.interrupt(dry, "the server is away", by="ana", now=now())
+    assert f"{dry} is interrupted" in refused(run)
+
+
+def test_not_while_it_is_being_tried_again_already(few):
+    insert(few, [note(created_at=None, associated_id=person) for person in (1, 2)])
+    run = run_account(1)
+    again(run, audit_id=FIRST)
+    with pytest.raises(Refused, match="is running"):
+        again(run, audit_id=FIRST + 1)
+    assert Chunk.objects.filter(pairs__isnull=False).count() == 1
+
+
+# --- stale rows -----------------------------------------------------------------------------------------------------
+
+
+def stale(run: Run) -> set[tuple[str, int, int]]:
+    run.refresh_from_db()
+    found = {(str(row.row_id), row.person_id, row.audit_id) for row in run.stale_rows.all()}
+    assert len(found) == run.stale == run.verification["stale"]
+    return found
+
+
+def test_rows_that_are_candidates_no_more_are_listed_and_left_alone(few):
+    first = run_account(1)
+    assert stale(first) == set()
+    rows = ours(few)
+    few.change_cdp("UPDATE contacts SET source_id = 9999 WHERE source_id = 1")
+    few.change_crm("DELETE FROM audits WHERE id = 738")  # an update of person 15
+    second = run_account(1)
+    assert outcome(second) == (RunState.SUCCEEDED, {})
+    gone = {key for key in rows if key[0] == 1 or key == (15, 738)}
+    assert len(gone) > 4 and (15, 738) in gone
+    assert stale(second) == {(row_id(*key), *key) for key in gone}
+    assert ours(few) == rows
+    assert ledger.of(second).candidates == ledger.of(first).candidates - len(gone) - 1, "one of them had changed nothing"
+
+    few.change_cdp("UPDATE contacts SET source_id = 1 WHERE source_id = 9999")
+    third = run_account(1)
+    assert stale(third) == {(row_id(15, 738), 15, 738)}
+    assert len(stale(second)) == len(gone), "an earlier run's list stays as it was found"
+
+
+def test_a_role_removed_from_the_mapping_leaves_its_rows_stale(few):
+    run_account(1)
+    document = mapping_document()
+    document["class_roles"]["note"] = []
+    revisions.publish(document, by="tester", note="", now=now())
+    run = run_account(1)
+    notes = {(row[0], *key) for key, row in ours(few).items() if row[3].startswith("note/")}
+    assert notes and stale(run) == notes
+
+
+# --- the ledger, whatever was tried again and waived ----------------------------------------------------------------
+
+OUTCOMES = ["written", "already_live", *map(str, Reason)]
+KEYS = range(8)
+
+
+@examples(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(OUTCOMES), min_size=len(KEYS), max_size=len(KEYS)),
+    st.lists(st.tuples(st.sampled_from(["retry", "waive"]), st.sets(st.sampled_from(KEYS)), st.sampled_from(OUTCOMES)), max_size=5),
+)
+def test_the_ledger_balances_after_any_mix_of_retries_and_waivers(db, first: list[str], acts: list[tuple[str, set[int], str]]):
+    run = factories.run(RunState.RUNNING, candidates=len(KEYS))
+    now_ = factories.NOON
+    outcomes = dict(enumerate(first))
+    waived: dict[int, str] = {}
+    worked(factories.chunk(run, state="pending", person_from=0, person_to=9), outcomes, [])
+    for act, chosen, result in acts:
+        rows = run.quarantined.filter(audit_id__in=chosen, waiver__isnull=True)
+        keys = set(rows.values_list("audit_id", flat=True))
+        assert keys == {key for key in chosen if outcomes[key] in list(Reason) and key not in waived}
+        if act == "waive":
+            quarantine.waive(rows, by="ana", note="lost", now=now_)
+            waived |= {key: outcomes[key] for key in keys}
+        elif keys:
+            tried = list(rows.order_by("person_id", "audit_id"))
+            quarantine.add_chunks(run, tried)
+            outcomes |= dict.fromkeys(keys, result)
+            worked(run.chunks.get(state="pending"), dict.fromkeys(keys, result), [each.reason for each in tried])
+        counts = ledger.of(run)
+        assert counts.balances
+        open_ = Counter(value for key, value in outcomes.items() if key not in waived)
+        assert (counts.written, counts.already_live) == (open_.pop("written", 0), open_.pop("already_live", 0))
+        assert (counts.quarantined, counts.waived) == (open_, Counter(waived.values()))
+        assert Counter(run.quarantined.filter(waiver__isnull=True).values_list("reason", flat=True)) == open_
+
+
+def worked(chunk: Chunk, outcomes: dict[int, str], retried: list[str]) -> None:
+    """A worker's claim and receipt, with these outcomes by audit id; person and audit have one number here."""
+    receipt = Receipt(retried=Counter(retried), written=0)
+    for key, value in outcomes.items():
+        if value in list(Reason):
+            receipt.quarantined.append(Quarantined(key, key, None, Problem(Reason(value), error_class="X")))
+        else:
+            setattr(receipt, value, getattr(receipt, value) + 1)
+    claimed = chunks.claim(chunk.run, owner=OWNER)
+    assert claimed == chunk
+    chunks.finish(claimed, receipt, seconds=0.1, now=now())
