@@ -14,7 +14,6 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-
 ROLES = {"crm": "calm_test_reader", "cdp": "calm_test_cdp"}
 PASSWORD = "calm-test"
 

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import get_commands, load_command_class
@@ -35,7 +36,7 @@ def variables() -> dict[str, ast.expr | None]:
             continue
         if ast.unparse(node.func) in ("env.str", "env.bool", "env.list", "env.int", "env", "url", "number"):
             default = node.args[1] if len(node.args) > 1 else next((k.value for k in node.keywords if k.arg == "default"), None)
-            found[node.args[0].value] = default
+            found[str(node.args[0].value)] = default
     return found
 
 
@@ -198,7 +199,7 @@ def drawn() -> str:
     return f"{runs}\n\n{chunks}\n\n## Which states are in which group\n\n{members}"
 
 
-def drawing(title: str, moves: Mapping[tuple[str, str], str], first: str, last: tuple[str, ...]) -> str:
+def drawing(title: str, moves: Mapping[Any, str], first: str, last: tuple[str, ...]) -> str:
     """One diagram, and one table with what causes each move."""
     arrows = [f"[*] --> {first}", *(f"{old} --> {new}" for old, new in moves), *(f"{state} --> [*]" for state in last)]
     diagram = "\n".join(["```mermaid", "stateDiagram-v2", *(f"    {arrow}" for arrow in arrows), "```"])

@@ -16,6 +16,7 @@ from migration.admin.display import visible
 from migration.admin.document_diff import changes, lines
 from migration.admin.mapping_fields import Table, at
 from migration.admin.mapping_form import PARTS, Part
+from migration.admin.mapping_sets import AccountSets
 from migration.mapping_json import json_text
 from migration.models import Account, MappingDraft
 from migration.runs import Refused
@@ -104,7 +105,7 @@ def effect(draft: MappingDraft) -> dict[str, Any]:
 def contents(part: Part, document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(what, how much or which) for a part's line on the draft's page."""
     for piece in part.pieces:
-        if not hasattr(piece, "path"):
+        if isinstance(piece, AccountSets):
             own = document.get("account_id_sets", {})
             yield piece.label, ", ".join(f"organisation {account}" for account in own)
             continue
@@ -127,7 +128,7 @@ def seen(draft: MappingDraft) -> str:
 
 def pages(document: dict[str, Any], part: Part, start: int, size: int) -> list[dict[str, Any]]:
     """The pages of a long table: `{"start", "label", "is_here"}`; none where all is on one."""
-    longest = max((len(at(document, piece.path, [])) for piece in part.pieces if isinstance(piece, Table)), default=0)
+    longest = max((piece.size(document) for piece in part.pieces if isinstance(piece, Table | AccountSets)), default=0)
     if longest <= size:
         return []
     return [

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from migration import drafts, override_csv, revisions, tasks
+from migration import mapping as mappings
 from migration.admin import draft_import, draft_report, links, mapping_form
 from migration.admin.display import NOTHING, moment, pill, visible
 from migration.admin.mapping_fields import ROWS
@@ -93,9 +94,9 @@ class MappingDraftAdmin(WorkAdmin):
         if request.POST.get("seen") != draft_report.seen(draft):
             return form, f"{draft.edited_by} changed this draft meanwhile, so nothing was saved: open it again, repeat your change there."
         try:
+            mappings.parse(document)
             if not form.wrong:
-                said = self.kept(request, draft, document)
-                self.message_user(request, said, messages.SUCCESS)
+                self.message_user(request, self.kept(request, draft, document), messages.SUCCESS)
         except MappingError as error:
             form.place(error.problems)
         except Refused as error:

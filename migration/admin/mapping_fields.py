@@ -10,6 +10,7 @@ from migration.admin import typed
 ROWS = 50  # of a table on one page: Django takes a thousand fields from a form
 BLANK = 2  # rows below the last one, for new entries
 ENTRY = re.compile(r"^\[([0-9]+)\](?:\.[a-z_]+)?: ?")
+EMPTY = re.compile(r"but is (?:null|missing)\.$")
 ELSEWHERE = re.compile(r"\b([a-z_]+(?:\.[a-z_]+)*)\[([0-9]+)\]")
 
 
@@ -163,6 +164,9 @@ class Table:
     def name(self) -> str:
         return ".".join(self.path)
 
+    def size(self, document: Mapping[str, Any]) -> int:
+        return len(at(document, self.path, []))
+
     def texts(self, entry: Mapping[str, Any]) -> dict[str, str]:
         return {column.key: column.show(entry[column.key]) for column in self.columns if column.key in entry}
 
@@ -201,8 +205,8 @@ class Table:
 
 
 def for_people(problem: str) -> str:
-    """The sentence with positions in lists told as people count."""
-    return ELSEWHERE.sub(lambda at: f"entry {int(at[2]) + 1} of {at[1]}", problem)
+    """The sentence with positions in lists told as people count, and an empty field called so."""
+    return ELSEWHERE.sub(lambda at: f"entry {int(at[2]) + 1} of {at[1]}", EMPTY.sub("but is empty.", problem))
 
 
 def rows_sent(name: str, data: Mapping[str, str], most: int) -> int:

@@ -88,6 +88,7 @@ class Form:
     start: int
     problems: list[str] = field(default_factory=list)
     sinks: dict[str, Sink] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
     wrong: bool = False
 
     def place(self, problems: Iterable[str]) -> None:
@@ -97,7 +98,8 @@ class Form:
             fits = [at for at in self.sinks if problem.startswith(at) and problem[len(at) : len(at) + 1] in (":", ".", "[")]
             if fits:
                 at = max(fits, key=len)
-                self.sinks[at].take(problem[len(at) :])
+                if at not in self.unread:  # what cannot be read has its reason already
+                    self.sinks[at].take(problem[len(at) :])
             else:
                 self.problems.append(for_people(problem))
 
@@ -115,7 +117,8 @@ def posted(part: Part, document: Mapping[str, Any], data: Mapping[str, str], sta
         fields: Any = piece.posted(document, new, data, start)
         form.shown.append((piece, fields))
         form.sinks |= piece.sinks(fields)
-    form.wrong = any(sink.problems for sink in form.sinks.values())
+    form.unread = {place for place, sink in form.sinks.items() if sink.problems}
+    form.wrong = bool(form.unread)
     return form, new
 
 

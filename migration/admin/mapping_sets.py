@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from migration.admin import typed
-from migration.admin.mapping_fields import BLANK, Field, Row, Sink, rows_sent
+from migration.admin.mapping_fields import BLANK, ROWS, Field, Row, Sink, rows_sent
 from migration.mapping import ID_SET_OF_ROLE
 from migration.mapping_checks import shown as shown_key
 
 NAME = "account_id_sets"
-MOST = 150  # rows on the page, four fields each
 SETS = tuple(ID_SET_OF_ROLE.values())
 
 
 @dataclass(frozen=True)
 class AccountSets:
-    """`account_id_sets`; rows beyond MOST stay as they are."""
+    """`account_id_sets`; where there are many, ROWS at a time."""
 
     label: str = "Sets of single accounts"
     about: str = "Such a set replaces the one above for this account; without ids it is empty."
@@ -27,22 +26,29 @@ class AccountSets:
     def name(self) -> str:
         return NAME
 
+    def size(self, document: Mapping[str, Any]) -> int:
+        return len(list(triples(document)))
+
     def shown(self, document: Mapping[str, Any], start: int) -> list[Row]:
-        entries = list(triples(document))[:MOST]
-        rows = [row(n, n + 1, (account, name, typed.lines_field(ids))) for n, (account, name, ids) in enumerate(entries)]
+        entries = list(triples(document))
+        first = start if len(entries) > ROWS else 0
+        here = enumerate(entries[first : first + ROWS])
+        rows = [row(n, first + n + 1, (account, name, typed.lines_field(ids))) for n, (account, name, ids) in here]
         return rows + [row(len(rows) + n, 0, ("", "", "")) for n in range(BLANK)]
 
     def posted(self, old: Mapping[str, Any], new: dict[str, Any], data: Mapping[str, str], start: int) -> list[Row]:
         rows = []
-        for n in range(rows_sent(NAME, data, MOST + BLANK)):
+        for n in range(rows_sent(NAME, data, ROWS + BLANK)):
             texts = tuple(data.get(f"{NAME}.{n}.{key}", "") for key in ("account", "set", "ids"))
             rows.append(row(n, 0, texts, bool(data.get(f"{NAME}.{n}.remove"))))
+        entries = list(triples(old))
+        first = start if len(entries) > ROWS else 0
         found: dict[str, dict[str, list[Any]]] = {}
+        for account, name, ids in [*entries[:first], *entries[first + ROWS :]]:
+            found.setdefault(account, {})[name] = ids
         for each in rows:
             if not each.removed and not each.is_blank:
                 take(each, found)
-        for account, name, ids in list(triples(old))[MOST:]:
-            found.setdefault(account, {}).setdefault(name, ids)
         new[NAME] = found
         return rows
 

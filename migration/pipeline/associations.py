@@ -36,7 +36,7 @@ class Names:
             return chosen.name, None
         decided = self.decisions.get((*key, chosen.class_name, chosen.version))
         if decided is not None:
-            return decided, None
+            return decided or None, None  # '': staff say that it had no name then
         return None, Collision(key[0], key[1], chosen.class_name, chosen.version, [(n.audit_id, n.name) for n in twins])
 
 

@@ -62,7 +62,7 @@ def moved(systems: Systems, known: Sample | None = None, chunk_size: int | None 
     run = run_account(ORGANISATION, chunk_size=chunk_size)
     assert run.state in (RunState.SUCCEEDED, RunState.PARTIAL), run.reason
     assert ledger.of(run).balances
-    assert run.verification["agrees"]
+    assert run.verification and run.verification["agrees"]
     written = [row[:-1] for row in systems.activities(f"origin = 'crm_migration' AND source_audit_id < {FIRST}")]
     wanted = expected(known or sample(), ORGANISATION).rows()
     assert_same(written, [(*row[:9], jsonb(shown(read_json(str(row[9])))), *row[10:]) for row in wanted])

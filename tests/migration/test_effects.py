@@ -3,10 +3,10 @@
 import copy
 
 import pytest
-from tests.migration.conftest import mapping_document, now, run_account
 
 from migration import drafts, effects, ledger, revisions, runs
 from migration.models import Account, MappingDraft
+from tests.migration.conftest import mapping_document, now, run_account
 
 
 def changed_document() -> dict:

@@ -94,7 +94,7 @@ def test_comments_come_over_as_they_are(console):
 
 # --- what it is called ----------------------------------------------------------------------------------------------
 
-TRANSITIONS = (
+TRANSITIONS: tuple[tuple[dict, str, str], ...] = (
     (TASK, '{"crm_task_status_id": [1, 3]}', "task/done"),
     (TASK, '{"crm_task_status_id": [null, 4], "name": ["a", "b"]}', "task/done"),
     (TASK, '{"crm_task_status_id": ["2", "3"]}', "task/done"),
@@ -169,12 +169,11 @@ def test_classes_without_a_role_concern_nobody(console):
 def test_contacts_with_more_audits_than_a_chunk_takes(console):
     """Their own audits and their notes', among them some that changed nothing: each in one chunk and none in two."""
     known = few_contacts(console)
-    texts = []
+    texts: list[dict] = []
     for person, audits in enumerate((9, 10, 11, 20, 21, 57), 5001):
         new_contact(console, person)
-        texts += ([{"auditable_id": person}, NOTE | {"associated_id": person}, {"auditable_id": person, "audited_changes": "{}"}] * audits)[
-            :audits
-        ]
+        turns: list[dict] = [{"auditable_id": person}, NOTE | {"associated_id": person}, {"auditable_id": person, "audited_changes": "{}"}]
+        texts += (turns * audits)[:audits]
     own = insert(console, texts)
     found = moved(console, known, chunk_size=10)
     assert {row[11] for row in found.rows} == {audit["id"] for audit in own if audit["audited_changes"] != "{}"}
@@ -215,6 +214,15 @@ def test_ids_may_be_texts_and_then_are_recorded_as_texts(console, kind):
     assert found.rows == [
         activity(audit, category, actor=actor, context={"auditable_id": str(audit["auditable_id"])}) for audit, category, actor in wanted
     ]
+
+
+@pytest.mark.parametrize("column", ["auditable_id", "associated_id"])
+def test_the_two_ids_of_an_audit_may_be_of_different_kinds(console, column):
+    console.change_crm(f"ALTER TABLE audits ALTER {column} TYPE varchar")
+    texts = ["auditable_id"] if column == "auditable_id" else []
+    [audit] = insert(console, [NOTE])
+    found = moved(console, shown=lambda context: context | {name: as_text(context[name]) for name in texts})
+    assert found.rows == [activity(audit, "note/update", context={name: as_text(audit[name]) for name in texts})]
 
 
 def test_users_may_have_uuids(console):

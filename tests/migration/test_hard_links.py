@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import rows
 from tests.migration.against_oracle import assert_as_expected
 from tests.migration.conftest import run_account
-from tests.migration.hard_rows import activity, few_contacts, insert, moved, new_contact, text_of
+from tests.migration.hard_rows import AS_JSON, activity, few_contacts, insert, moved, new_contact, text_of
 from tests.migration.oracle import expected
 from tests.migration.oracle_sample import Audit, Sample, read_json
 
@@ -123,7 +123,7 @@ def as_audit(row: dict[str, Any], changes: str) -> Audit:
 def with_history(console, seed: int) -> Sample:
     """The CRM and the CDP with a made-up history put in; the sample as it is then."""
     known = few_contacts(console)
-    contacts = [
+    contacts: list[dict[str, str | None]] = [
         {
             "id": new_contact(console, person, organisation),
             "account_id": known.accounts[organisation],
@@ -199,3 +199,13 @@ def test_links_that_name_no_contact_concern_nobody_and_stop_nobody(console):
     found = moved(console)
     assert (found.rows, found.quarantined) == ([], {})
     assert audits
+
+
+def test_a_link_whose_changes_jsonb_refuses_links_all_the_same(console):
+    """Its JSON names the contact: a candidate that is unstorable, and a deal whose audits are the contact's."""
+    console.change_crm(AS_JSON)
+    text = '{"role": "a\\u0000b", "crm_deal_id": 9001, "crm_person_id": 1}'
+    audits = insert(console, [JOIN | {"auditable_id": 8001, "audited_changes": text}, DEAL])
+    found = moved(console)
+    assert found.quarantined == {audits[0]["id"]: "changes_unstorable"}
+    assert found.rows == [activity(audits[1], "deal/update")]

@@ -44,7 +44,7 @@ TIMES = ("-infinity", "0001-01-01 00:00:00 BC", "0044-03-15 12:00:00.5 BC", "000
 def test_times_that_python_cannot_hold_come_over_and_the_end_of_time_is_beyond_every_watermark(console):
     audits = insert(console, [*({"created_at": at} for at in TIMES), {"created_at": "infinity"}, NOTE | {"created_at": "infinity"}])
     run = run_account(ORGANISATION)
-    assert run.verification["agrees"] and run.state == RunState.PARTIAL, run.reason
+    assert run.verification and run.verification["agrees"] and run.state == RunState.PARTIAL, run.reason
     columns = "source_audit_id, category, (occurred_at AT TIME ZONE 'UTC')::text, changes::text"
     written = rows(console.cdp, f"SELECT {columns} FROM contact_activity_logs WHERE source_audit_id >= {FIRST} ORDER BY id")
     source = rows(console.crm, f"SELECT id, created_at::text FROM audits WHERE id >= {FIRST} AND created_at <> 'infinity' ORDER BY id")
@@ -145,10 +145,10 @@ NAMED = {
 def test_a_contact_whose_audits_name_only_others_is_put_aside_whole(console, chunk_size):
     """Also where the audit that names the organisation lies in another chunk than the contact's other audits."""
     known = few_contacts(console)
-    texts = []
+    texts: list[dict] = []
     for person, (named, _) in NAMED.items():
         new_contact(console, person)
-        more = [{"auditable_id": person}, NOTE | {"associated_id": person}] * 2
+        more: list[dict] = [{"auditable_id": person}, NOTE | {"associated_id": person}] * 2
         texts += more + [{"auditable_id": person, "action": action, "audited_changes": text} for action, text in named] + more
     audits = insert(console, texts)
     aside = [audit["id"] for audit in audits if NAMED[audit["associated_id"] or audit["auditable_id"]][1]]

@@ -1,10 +1,10 @@
 """The main job on the sample: every ledger balances, and doing it again changes nothing."""
 
 import pytest
-from tests.migration.conftest import run_account
 
 from migration import ledger
 from migration.states import RunMode, RunState
+from tests.migration.conftest import run_account
 
 
 @pytest.mark.parametrize("organisation", [1, 2, 3])
