@@ -154,6 +154,7 @@ SILENCED_SYSTEM_CHECKS: list[str] = []
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True  # the chunk table is the truth; a result would be a second one
 CELERY_TASK_DEFAULT_QUEUE = "calm"
+CELERY_TASK_ROUTES = {"migration.*": {"queue": CELERY_TASK_DEFAULT_QUEUE}}
 CELERY_TASK_ACKS_LATE = False  # a lost nudge is sent again by the tick; a doubled one would only be work
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

@@ -20,7 +20,8 @@ def decide_name(collision: NameCollision, audit_id: int, *, by: str, note: str, 
     with transaction.atomic():
         collision = NameCollision.objects.select_for_update(of=("self",)).select_related("account").get(pk=collision.pk)
         before = f", in the place of {collision.decided_name!r}" if collision.decided_name is not None else ""
-        collision.decided_name, collision.decided_at, collision.decided_by, collision.note = names[audit_id], now, by, note
+        # An empty name is a decision too (it had none then); null would mean that nothing is decided.
+        collision.decided_name, collision.decided_at, collision.decided_by, collision.note = names[audit_id] or "", now, by, note
         collision.save(update_fields=["decided_name", "decided_at", "decided_by", "note"])
         sentence = f"{collision.role} {collision.record_id} was called {names[audit_id]!r} (audit {audit_id}){before}: {note}"
         events.record("name decided", sentence, now=now, by=by, account=collision.account)

@@ -70,7 +70,7 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
         checkpoint("verifying")
         source = source_keys(world, list(batch.claims))
         found.candidates += len(source)
-        sample.offer(key for key, empty in source.items() if not empty)
+        sample.offer(key for key, empty in source.items() if not empty and key not in aside)
         if run.writes:
             found.lacking += compare(source, batch, world, aside, found)
     if run.writes:

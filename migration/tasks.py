@@ -21,7 +21,7 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-@app.task(name="migration.work", queue=settings.CELERY_TASK_DEFAULT_QUEUE)
+@app.task(name="migration.work")
 def work(*, run_id: int) -> None:
     """Do a turn of the run's work, and pass the nudge on while there is more."""
     run = Run.objects.get(pk=run_id)
@@ -53,13 +53,13 @@ def work_here(run: Run) -> None:
         run.refresh_from_db()
 
 
-@app.task(name="migration.count_effect", queue=settings.CELERY_TASK_DEFAULT_QUEUE)
+@app.task(name="migration.count_effect")
 def count_effect(*, draft_id: int) -> None:
     """Count what publishing a draft would change."""
     drafts.count_effect(MappingDraft.objects.get(pk=draft_id), now=timezone.now())
 
 
-@app.task(name="migration.tick", queue=settings.CELERY_TASK_DEFAULT_QUEUE)
+@app.task(name="migration.tick")
 def tick() -> None:
     """What beat sends once a minute: nudges for every run that has work. Two ticks at once only double nudges."""
     for run in Run.objects.workable():

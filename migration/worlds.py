@@ -75,7 +75,7 @@ def world(run: Run, crm: Crm, cdp: Cdp, people: People, rivals: dict[int, set[in
         mapping=mapping,
         revision=run.mapping_revision.number,
         watermark=watermark.from_json(run.watermark or {}),
-        live_since=min(cdp.live_since(account.cdp_id).values(), default=None),
+        has_live_rows=bool(cdp.live_since(account.cdp_id)),
         seam_lag=timedelta(seconds=settings.SEAM_LAG_SECONDS),
         rivals=rivals,
         links=links.Reader(run.link_index),

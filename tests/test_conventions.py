@@ -287,7 +287,7 @@ def test_state_fields_are_set_by_runs_and_chunks_only():
     assert sql == {"migration.chunks"}
 
 
-def test_tasks_have_a_name_and_a_queue_and_take_ids_by_keyword():
+def test_tasks_have_a_name_and_take_ids_by_keyword():
     tasks = [
         (function, decorator)
         for tree in TREES.values()
@@ -298,7 +298,7 @@ def test_tasks_have_a_name_and_a_queue_and_take_ids_by_keyword():
     ]
     assert tasks
     for function, decorator in tasks:
-        assert {"name", "queue"} <= {keyword.arg for keyword in decorator.keywords}, function.name
+        assert {"name"} <= {keyword.arg for keyword in decorator.keywords}, function.name
         assert not function.args.args, function.name
         assert all(argument.arg.endswith("_id") for argument in function.args.kwonlyargs), function.name
 

@@ -50,7 +50,7 @@ class World:
     mapping: Mapping
     revision: int
     watermark: dict[str, datetime]
-    live_since: datetime | None
+    has_live_rows: bool
     seam_lag: timedelta
     rivals: dict[int, set[int]]
     links: LinkReader
@@ -114,8 +114,10 @@ def map_and_stage(work: Work, world: World) -> Receipt:
 
 def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: bool = False) -> Iterator[Candidate]:
     """The chunk's candidates with all that the steps decide, read in one snapshot of the CRM."""
-    persons = sorted({person for person, _ in work.pairs} & claims.keys()) if work.pairs is not None else list(claims)
-    selection = Selection(persons, work.audit_from, work.audit_to, work.pairs)
+    # A person whom no contact of the account claims any more has no candidates here.
+    pairs = [(person, audit) for person, audit in work.pairs if person in claims] if work.pairs is not None else None
+    persons = sorted({person for person, _ in pairs}) if pairs is not None else list(claims)
+    selection = Selection(persons, work.audit_from, work.audit_to, pairs)
     links = world.links.of(persons)
     with world.crm.snapshot() as connection:
         named = organisations(connection, world.crm.shape, world.mapping, selection.persons, world.organisation_attribute)
@@ -132,8 +134,8 @@ def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: b
 
 
 def aim(work: Work, world: World) -> Target:
-    """The chunk's target. Only candidates this close to the first live row can be its double."""
-    seam = (world.live_since - world.seam_lag).isoformat() if world.live_since else "infinity"
+    """The chunk's target. Where the account has no live row, no candidate can be one's double."""
+    seam = "-infinity" if world.has_live_rows else "infinity"
     return Target(
         run=world.run_id,
         account=world.account_id,
@@ -142,4 +144,5 @@ def aim(work: Work, world: World) -> Target:
         generation=work.generation,
         seam=seam,
         lag=world.seam_lag,
+        waived=world.waived,
     )

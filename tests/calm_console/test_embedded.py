@@ -161,7 +161,7 @@ def test_the_servers_inherit_nothing_of_the_caller(started: dict[str, str]) -> N
     for server in embedded.running().values():
         assert os.getsid(server["pid"]) != os.getsid(0)
         if Path("/proc/self/fd").exists():
-            streams = [os.readlink(f"/proc/{server['pid']}/fd/{number}") for number in range(3)]
+            streams = [str(Path(f"/proc/{server['pid']}/fd/{number}").readlink()) for number in range(3)]
             assert streams == ["/dev/null", streams[1], streams[1]]
             assert streams[1].endswith(".log")
 

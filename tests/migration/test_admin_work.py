@@ -49,11 +49,7 @@ from tests.factories import NOON
 from tests.migration.conftest import mapping_document, now, run_account
 from tests.migration.test_admin import HOSTILE, SHOWN, changelist, html, page, rows, text, unmarked
 
-pytestmark = [
-    pytest.mark.django_db,
-    # Celery would rather have the queue in its settings; our tasks name theirs.
-    pytest.mark.filterwarnings("ignore::celery.exceptions.CDeprecationWarning"),
-]
+pytestmark = pytest.mark.django_db
 
 DRAFT = "migration_mappingdraft"
 BROKER_DATABASE = 8  # beside the console's own and that of the restart tests

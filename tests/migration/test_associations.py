@@ -241,7 +241,6 @@ def decide(audit: int) -> None:
     decisions.decide_name(collision, audit, by="ana", note="asked sales", now=now())
 
 
-@pytest.mark.xfail(strict=True, reason="decisions.decide_name stores the null name as null, which the table's CHECK takes for undecided")
 def test_staff_may_decide_that_a_record_had_no_name_then(console, with_f):
     two_writers(console)
     run_account(1)

@@ -141,7 +141,7 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize("chunk_size", [None, 3])
+@pytest.mark.parametrize("chunk_size", [None, 5])
 def test_a_contact_whose_audits_name_only_others_is_put_aside_whole(console, chunk_size):
     """Also where the audit that names the organisation lies in another chunk than the contact's other audits."""
     known = few_contacts(console)

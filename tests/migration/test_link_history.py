@@ -330,6 +330,11 @@ def test_a_contact_set_to_null_and_back():
     assert found.contactless == [3]
 
 
+def test_a_row_id_given_again_after_an_unaudited_delete_ends_the_link_before():
+    found = history([create(1), create(5, 2, 8), destroy(9, 2, 8)])
+    assert found.links == [Link(1, 7, 1, 5), Link(2, 8, 5, 9)]
+
+
 def test_an_update_before_any_create_tells_what_it_says():
     found = history([update(5, **{PERSON: [1, 2]}, hint=7), update(6, **{ROLE: [None, "x"]}), destroy(9, 2)])
     assert found.links == [Link(2, 7, 5, 9)]

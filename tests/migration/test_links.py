@@ -365,6 +365,10 @@ def test_two_join_rows_of_one_pair_are_one_link_until_both_are_gone(systems):
     assert found.by_deal[9000] == [(1, 900_001, 900_004)]
 
 
+def test_spans_that_overlap_are_one_and_spans_that_touch_are_two():
+    assert links.union([(3, 9), (1, 5), (4, 7), (9, 12), (20, links.FOREVER)]) == [(1, 9), (9, 12), (20, links.FOREVER)]
+
+
 def test_unlinked_and_linked_again_within_one_microsecond_are_two_links_in_the_order_of_ids(systems):
     found = joins(systems, linked(9001, 1), linked(9001, 1, "destroy"), linked(9002, 1))
     assert found.by_deal[9000] == [(1, 900_001, 900_002), (1, 900_003, links.FOREVER)]

@@ -175,9 +175,6 @@ def again(run: Run, **which: Any) -> dict[Run, int]:
         return quarantine.retry(run.quarantined.filter(**which), cdp, by="ana", now=now())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="reconcile samples quarantined candidates too: one mended but not tried again yet counts as differing"
-)
 def test_one_candidate_alone(few):
     insert(few, [note(created_at=None, associated_id=person) for person in (1, 2)])
     run = run_account(1)
@@ -234,7 +231,6 @@ def test_a_retried_audit_that_is_gone_or_beyond_the_watermark_by_now_is_a_candid
     assert ledger.of(run).beyond["note/create"] == before.beyond["note/create"] + 1
 
 
-@pytest.mark.xfail(strict=True, reason="flow.mapped also reads pairs whose person nobody claims any more")
 def test_contacts_that_were_pointed_at_another_tenant_s_persons_are_mended_in_the_cdp(few):
     """The usual cure of a tenant_mismatch: nobody claims the person any more."""
     few.change_crm(OTHERS_ORGANISATION.format(3, of_persons(14, 15, 16)).replace("::json ", " "))
@@ -317,7 +313,6 @@ def test_waived_in_a_dry_run_counts_in_production(few):
     assert reports.as_json(run)["prediction"]["agrees"]
 
 
-@pytest.mark.xfail(strict=True, reason="flow.aim does not hand the waivers on, so a waived overlap is quarantined again")
 def test_overlaps_and_unstorable_rows_can_be_waived_too(few):
     """Both are found in the CDP, not while mapping."""
     arrange_every_reason(few)

@@ -60,7 +60,7 @@ def positive(text: str) -> int:
 def work_inline(run: Run, out: Output) -> str | None:
     """Every step here, one after another. An outage interrupts the run and is returned in words: started again, it goes on where it stopped."""
     owner = tasks.worker_name()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on the way out the chunk is handed back
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on the way out the chunk is handed back
     with Watch(run, out) as watch:
         try:
             while run.state not in FINISHED:
@@ -73,6 +73,8 @@ def work_inline(run: Run, out: Output) -> str | None:
             code = RunReason.OUTAGE if isinstance(error, Outage) else RunReason.STOPPED
             runs.interrupt(run, str(error), by=owner, now=timezone.now(), code=code)
             return f"{error} Run {run.pk} is interrupted; the same command goes on where it stopped."
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return None
 
 
