@@ -88,9 +88,9 @@ class Crm:
             try:
                 yield self.connection
             finally:
-                if not self.connection.closed:
-                    if self.connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-                        self.connection.cancel_safe()  # a COPY that was left in the middle
+                if self.connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                    self.connection.close()  # left in the middle of a COPY: no use to anybody
+                elif not self.connection.closed:
                     self.connection.rollback()
 
     def rows(self, query: sql.Composed | str, parameters: tuple[object, ...] = ()) -> list[tuple]:

@@ -1,7 +1,7 @@
 """AuditExtractor: one chunk's candidates from the replica, streamed by COPY, in one snapshot. Only this step reads the CRM."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -22,14 +22,14 @@ _EMPTY_OBJECT = re.compile(rb"\s*\{\s*\}\s*")
 
 def extract(
     connection: psycopg.Connection, shape: Shape, mapping: Mapping, selection: Selection, links: Links, watermark: dict[str, datetime]
-) -> Iterator[Candidate]:
+) -> Generator[Candidate]:
     """Candidates of the selection by all five contact rules; audits beyond the watermark are flagged so.
 
     Every audit is read once, however many of the chunk's contacts it concerns.
     """
     reader = changes_reader(shape)
 
-    def read(source: sql.Composed) -> Iterator[Candidate]:
+    def read(source: sql.Composed) -> Generator[Candidate]:
         with connection.cursor().copy(query(shape, mapping, source, watermark)) as copy:
             for row in copy:
                 yield candidate(bytes(row[:-1]).split(b"\t"), mapping, reader)

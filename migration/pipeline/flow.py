@@ -1,7 +1,8 @@
 """One chunk, top to bottom. Only this file imports the steps."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -107,12 +108,14 @@ def map_and_stage(work: Work, world: World) -> Receipt:
     retried = Counter(reason for _, _, reason in work.retried)
     rows = RowWriter(str(world.account_id), world.mapping, world.revision, world.crm.shape)
     try:
-        return stage(mapped(work, world, claims), world.cdp, rows, world.waived, Receipt(retried=retried))
+        with closing(mapped(work, world, claims)) as candidates:
+            return stage(candidates, world.cdp, rows, world.waived, Receipt(retried=retried))
     except Unstorable:  # in which rows, only jsonb itself can tell
-        return stage(mapped(work, world, claims, probing=True), world.cdp, rows, world.waived, Receipt(retried=retried))
+        with closing(mapped(work, world, claims, probing=True)) as candidates:
+            return stage(candidates, world.cdp, rows, world.waived, Receipt(retried=retried))
 
 
-def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: bool = False) -> Iterator[Candidate]:
+def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: bool = False) -> Generator[Candidate]:
     """The chunk's candidates with all that the steps decide, read in one snapshot of the CRM."""
     # A person whom no contact of the account claims any more has no candidates here.
     pairs = [(person, audit) for person, audit in work.pairs if person in claims] if work.pairs is not None else None
@@ -124,13 +127,13 @@ def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: b
         contacts = Contacts(world.organisation, claims, world.rivals, named)
         names = Names(namings(connection, world.crm.shape, world.mapping, links), world.decisions) if world.enriches else None
         world.checkpoint("reading")
-        candidates = extract(connection, world.crm.shape, world.mapping, selection, links, world.watermark)
-        if probing:
-            candidates = mark_unstorable(candidates)
-        resolved = resolve_contacts(candidates, contacts)
-        attributed = map_actors(resolved, world.actors)
-        categorised = map_categories(attributed, world.categories)
-        yield from enrich_associations(categorised, names)
+        # Closed first where somebody stops listening: a COPY left open would take the session with it.
+        with closing(extract(connection, world.crm.shape, world.mapping, selection, links, world.watermark)) as extracted:
+            candidates = mark_unstorable(extracted) if probing else extracted
+            resolved = resolve_contacts(candidates, contacts)
+            attributed = map_actors(resolved, world.actors)
+            categorised = map_categories(attributed, world.categories)
+            yield from enrich_associations(categorised, names)
 
 
 def aim(work: Work, world: World) -> Target:
