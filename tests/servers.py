@@ -1,19 +1,53 @@
-"""A pytest plugin, loaded before Django reads its settings: which PostgreSQL server the tests use."""
+"""A pytest plugin, loaded before Django reads its settings: the servers of this test run, its own and nobody else's.
+
+They live in `.calm/tests/PID` and go with the run, so that two runs at once, or a demo beside them, do not meet. Where DATABASE_URL is set,
+its server is used in the embedded PostgreSQL's place.
+"""
 
 import os
+import shutil
+from pathlib import Path
+
+import psycopg
 
 from calm_console import embedded
 
+HOMES = Path(__file__).parents[1] / ".calm" / "tests"
+HOME = HOMES / str(os.getpid())
 
-def server_url() -> str:
-    """A PostgreSQL server on which the tests may make databases and roles."""
-    given = os.environ.get("DATABASE_URL", "").strip()
-    if given:
-        return given
+
+def start() -> None:
+    """Bring the servers up and say so in the environment, where Django's settings will look."""
+    for left in HOMES.glob("*"):
+        if not Path("/proc", left.name).exists():
+            remove(left)  # of a run that was killed
+    HOME.mkdir(parents=True)
+    os.environ["CALM_HOME"] = str(HOME)
     embedded.start(os.environ)
-    return embedded.admin_url()
+    os.environ["REDIS_URL"] = os.environ.get("REDIS_URL", "").strip() or embedded.environment(os.environ)["REDIS_URL"]
+    # Before Django reads its settings: the embedded console role may not make test databases.
+    os.environ["DATABASE_URL"] = os.environ.get("DATABASE_URL", "").strip() or hasty_server()
+    for variable in ("CRM_DATABASE_URL", "CDP_DATABASE_URL", "USMAN_URL", "IAG_URL"):
+        os.environ[variable] = "unset://for-tests"  # each test says which it means; nothing real can be reached by mistake
 
 
-os.environ["DATABASE_URL"] = server_url()  # before Django reads its settings: the embedded console role may not make test databases
-for variable in ("CRM_DATABASE_URL", "CDP_DATABASE_URL", "USMAN_URL", "IAG_URL"):
-    os.environ[variable] = "unset://for-tests"  # each test says which it means; nothing real can be reached by mistake
+def hasty_server() -> str:
+    """The embedded PostgreSQL, which need not survive a power cut here: databases by the hundred are made and dropped."""
+    url = embedded.admin_url()
+    with psycopg.connect(url, autocommit=True) as connection:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
+    return url
+
+
+def remove(home: Path) -> None:
+    embedded.clean({"CALM_HOME": str(home)})
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def pytest_unconfigure() -> None:
+    remove(HOME)
+
+
+start()
