@@ -1,7 +1,9 @@
 """What the commands share: JSON or lines, and refusals as one sentence instead of a traceback."""
 
 import functools
+import getpass
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +49,14 @@ def refusals_as_sentences(handle: Callable[..., Any]) -> Callable[..., Any]:
             raise CommandError(f"A database refused a statement ({type(error).__name__}); nothing was half done. See the log.") from error
 
     return wrapped
+
+
+def who() -> str:
+    """The login name of whoever runs the command; in a container without one, the user id."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def account_of(organisation: int) -> Account:

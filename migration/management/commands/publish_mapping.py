@@ -1,4 +1,3 @@
-import getpass
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from django.utils import timezone
 from migration import effects, revisions
 from migration import mapping as mappings
 from migration.doors import Misconfigured, Outage
-from migration.management.output import Output, refusals_as_sentences
+from migration.management.output import Output, refusals_as_sentences, who
 from migration.models import Account
 
 
@@ -19,7 +18,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         parser.add_argument("--file", required=True, type=Path, help="the mapping, as docs/mapping.md describes it")
         parser.add_argument("--yes", action="store_true", help="publish it")
-        parser.add_argument("--by", default=getpass.getuser(), help="who publishes (default: your login name)")
+        parser.add_argument("--by", default=who(), help="who publishes (default: your login name)")
         parser.add_argument("--note", default="", help="why")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -1,4 +1,3 @@
-import getpass
 from contextlib import closing
 
 from django.core.management.base import BaseCommand
@@ -6,7 +5,7 @@ from django.utils import timezone
 
 from migration import quarantine, tasks
 from migration.cdp import Cdp
-from migration.management.output import Output, account_of, refusals_as_sentences
+from migration.management.output import Output, account_of, refusals_as_sentences, who
 from migration.models import QuarantinedCandidate, Run
 from migration.runs import Refused
 from migration.states import Reason, RunState
@@ -25,7 +24,7 @@ class Command(BaseCommand):
     def handle(self, **options):
         chosen = chosen_candidates(options["account"], options["reason"])
         with closing(Cdp()) as cdp:
-            found = quarantine.retry(chosen, cdp, by=getpass.getuser(), now=timezone.now())
+            found = quarantine.retry(chosen, cdp, by=who(), now=timezone.now())
         out = Output(self, options["json"])
         for run in found:
             if options["inline"]:

@@ -1,4 +1,3 @@
-import getpass
 import signal
 import sys
 import time
@@ -8,7 +7,7 @@ from django.utils import timezone
 
 from migration import reports, runs, tasks, worlds
 from migration.doors import Misconfigured, Outage
-from migration.management.output import Output, account_of, refusals_as_sentences
+from migration.management.output import Output, account_of, refusals_as_sentences, who
 from migration.management.watching import Watch
 from migration.models import Run
 from migration.states import FINISHED, RunMode, RunReason, RunState
@@ -33,7 +32,7 @@ class Command(BaseCommand):
         if options["inline"]:
             warn_of_rights(worlds.check(), out)
         mode = RunMode.DRY_RUN if options["mode"] == "dry-run" else RunMode.PRODUCTION
-        run = runs.start(runs.Wish(account, mode, options["chunk_size"]), by=getpass.getuser(), now=timezone.now())
+        run = runs.start(runs.Wish(account, mode, options["chunk_size"]), by=who(), now=timezone.now())
         stopped = work_inline(run, out) if options["inline"] else wait_for_workers(run, out)
         run.refresh_from_db()
         out.json(reports.as_json(run))

@@ -21,7 +21,7 @@ class Command(BaseCommand):
         run = Run.objects.filter(account=account, mode=RunMode.PRODUCTION, state__in=[*COMPLETE, RunState.FAILED]).first()
         if run is None:
             raise CommandError(
-                f"{account} has no finished production run to verify: run `manage.py run_account {account.crm_organization_id}`."
+                f"{account} has no finished production run to verify: run `manage.py run_account {account.crm_organization_id} --mode production`."
             )
         with worlds.opened(run) as world:
             found = reconcile.verify_run(run, world, ledger.of(run), lambda name: None)
