@@ -9,7 +9,6 @@ import environ as django_environ
 from django.core.exceptions import ImproperlyConfigured
 
 from calm_console import embedded
-from calm_console.embedded.state import Home
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = django_environ.Env()
@@ -36,7 +35,7 @@ def secret_key() -> str:
     given = env.str("SECRET_KEY", default="")
     if given:
         return given
-    kept = Home.of(env.ENVIRON).path / "secret_key"
+    kept = BASE_DIR / env.str("CALM_HOME", default=str(BASE_DIR / ".calm")) / "secret_key"
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with kept.open("x") as file:
