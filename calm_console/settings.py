@@ -1,5 +1,7 @@
 """Django's settings. Every environment variable that the console reads is read here, at the top; README lists them."""
 
+import os
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_urlsafe
@@ -37,12 +39,14 @@ def secret_key() -> str:
         return given
     kept = BASE_DIR / env.str("CALM_HOME", default=str(BASE_DIR / ".calm")) / "secret_key"
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with kept.open("x") as file:
-            kept.chmod(0o600)
-            file.write(token_urlsafe(50))
-    except FileExistsError:
-        pass  # made by an earlier process, read below
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            made = kept.with_name(f"secret_key.{os.getpid()}")
+            made.touch(mode=0o600)
+            made.write_text(token_urlsafe(50))
+            with suppress(FileExistsError):  # another process was first: its key counts, and is whole
+                kept.hardlink_to(made)
+            made.unlink()
     except OSError as error:
         raise ImproperlyConfigured(f"SECRET_KEY is not set, and {kept} cannot be written ({error.strerror}): set SECRET_KEY.") from error
     return kept.read_text()
