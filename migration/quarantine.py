@@ -6,7 +6,7 @@ from uuid import uuid4
 from django.db import transaction
 from django.db.models import Max, QuerySet
 
-from migration import events, runs
+from migration import events, runs, verdicts
 from migration.cdp import Cdp
 from migration.models import Account, Chunk, MappingRevision, QuarantinedCandidate, RivalClaim, Run, Waiver
 from migration.pipeline.flow import VERSION
@@ -120,5 +120,5 @@ def settle(run: Run, *, by: str, now: datetime) -> None:
         runs.move(run, RunState.SUCCEEDED, by=by, now=now)
     elif run.state == RunState.PARTIAL:
         Run.objects.filter(pk=run.pk, state=RunState.PARTIAL).update(
-            reason_code=RunReason.QUARANTINED, reason=runs.quarantined_sentence(left)
+            reason_code=RunReason.QUARANTINED, reason=verdicts.quarantined_sentence(left)
         )

@@ -124,3 +124,6 @@ class RunReason(StrEnum):
     QUARANTINED = "quarantined"
     SUPERSEDED = "superseded"
     STOPPED = "stopped"
+    GATE_LAPSED = "gate_lapsed"
+    ASKED = "asked"
+    CHUNKS_FAILING = "chunks_failing"

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from calm_console.celery import app
-from migration import chunks, drafts, runs
+from migration import chunks, drafts, runs, steps
 from migration.doors import Misconfigured, Outage
 from migration.models import MappingDraft, Run
 from migration.states import FINISHED, RunReason, RunState
@@ -27,16 +27,16 @@ def work(*, run_id: int) -> None:
     run = Run.objects.get(pk=run_id)
     planned = run.state == RunState.PLANNED
     try:
-        outcome = runs.step(run, owner=worker_name())
+        outcome = steps.step(run, owner=worker_name())
     except Outage as error:
         runs.note(run, str(error))
         return  # the tick nudges again
     except Misconfigured as error:
         runs.interrupt(run, str(error), by=worker_name(), now=timezone.now(), code=RunReason.STOPPED)
         return
-    if outcome == runs.Step.WORKED and planned:
+    if outcome == steps.Step.WORKED and planned:
         nudge_all(run)
-    elif outcome == runs.Step.WORKED:
+    elif outcome == steps.Step.WORKED:
         nudge(run_id)
 
 
@@ -44,7 +44,7 @@ def work_here(run: Run) -> None:
     """Do a run's work in this process until it ends. Raises Outage or Misconfigured, with the run interrupted."""
     while run.state not in FINISHED:
         try:
-            if runs.step(run, owner=worker_name(), turn=1.0) == runs.Step.WAITING:
+            if steps.step(run, owner=worker_name(), turn=1.0) == steps.Step.WAITING:
                 time.sleep(0.5)
         except (Outage, Misconfigured) as error:
             code = RunReason.OUTAGE if isinstance(error, Outage) else RunReason.STOPPED

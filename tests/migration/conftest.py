@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from migration import accounts, revisions, runs
+from migration import accounts, revisions, runs, steps
 from migration.models import Account, Run
 from migration.states import FINISHED, RunMode
 
@@ -27,7 +27,7 @@ def run_account(organisation: int, mode: RunMode = RunMode.PRODUCTION, chunk_siz
     """Start a run and work on it here until it ends."""
     run = runs.start(runs.Wish(Account.objects.get(crm_organization_id=organisation), mode, chunk_size), by="tester", now=now())
     while run.state not in FINISHED:
-        runs.step(run, owner=OWNER)
+        steps.step(run, owner=OWNER)
         run.refresh_from_db()
     return run
 

@@ -15,7 +15,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from gates.policies import Decision
-from migration import chunks, ledger, quarantine, reports, revisions, runs, tasks
+from migration import chunks, ledger, quarantine, reports, revisions, runs, steps, tasks, verdicts
 from migration.cdp import Cdp
 from migration.models import Account, Chunk, Run, Waiver
 from migration.pipeline.problems import Problem
@@ -69,7 +69,7 @@ def outcome(run: Run) -> tuple[str, dict[str, int]]:
     assert run.verification["agrees"] and run.verification["candidates"] == counts.candidates
     listed = Counter(run.quarantined.filter(waiver__isnull=True).values_list("reason", flat=True))
     assert listed == counts.quarantined
-    assert run.reason == (runs.quarantined_sentence(listed.total()) if listed else "")
+    assert run.reason == (verdicts.quarantined_sentence(listed.total()) if listed else "")
     return run.state, dict(counts.quarantined)
 
 
@@ -197,7 +197,7 @@ def test_many_go_in_several_chunks_and_a_worker_that_stopped_is_followed_by_anot
     assert list(run.chunks.filter(pairs__isnull=False).values_list("number", "expected", "person_from", "person_to")) == [
         (2, 2, 1, 2), (3, 2, 3, 4), (4, 1, 14, 14),
     ]  # fmt: skip
-    runs.step(run, owner=OWNER, turn=0.0)
+    steps.step(run, owner=OWNER, turn=0.0)
     assert runs.start(runs.Wish(run.account, RunMode.PRODUCTION), by="ana", now=now()) == run, "the account's run goes on"
     tasks.work_here(run)
     assert outcome(run) == (RunState.SUCCEEDED, {})

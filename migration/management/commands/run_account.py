@@ -5,7 +5,7 @@ import time
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from migration import reports, runs, tasks, worlds
+from migration import reports, runs, steps, tasks, worlds
 from migration.doors import Misconfigured, Outage
 from migration.management.output import Output, account_of, refusals_as_sentences, who
 from migration.management.watching import Watch
@@ -63,7 +63,7 @@ def work_inline(run: Run, out: Output) -> str | None:
     with Watch(run, out) as watch:
         try:
             while run.state not in FINISHED:
-                if runs.step(run, owner=owner, turn=1.0) == runs.Step.WAITING:
+                if steps.step(run, owner=owner, turn=1.0) == steps.Step.WAITING:
                     watch.waiting()
                     time.sleep(0.5)
                 run.refresh_from_db()

@@ -1,0 +1,237 @@
+"""One step of a run's work after another: plan, work chunk by chunk, verify."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from enum import StrEnum
+from uuid import uuid4
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from migration import boundary, chunks, events, ledger, links, planning, reconcile, verdicts, watermark, worlds
+from migration import mapping as mappings
+from migration.cdp import Cdp
+from migration.crm import Crm
+from migration.doors import Misconfigured, Outage
+from migration.models import Chunk, RivalClaim, Run
+from migration.pipeline.flow import Work, World, process_chunk
+from migration.pipeline.problems import Fenced, LiveRowSlippedIn, RowsDisagree
+from migration.runs import move
+from migration.states import FINISHED, ChunkState, IllegalMove, RunReason, RunState
+
+log = logging.getLogger(__name__)
+OUTAGE_WAIT = timedelta(seconds=30)
+
+
+class Step(StrEnum):
+    """What one step of work came to."""
+
+    WORKED = "worked"
+    WAITING = "waiting"  # nothing to do at the moment: others hold it, or an outage is being waited out
+    FINISHED = "finished"
+
+
+def step(run: Run, *, owner: str, turn: float | None = None) -> Step:
+    """Do the next piece of the run's work, of about `turn` seconds. Outage and Misconfigured go on to the caller, the state kept sound."""
+    run.refresh_from_db()
+    try:
+        return next_piece(run, owner=owner, turn=settings.TURN_SECONDS if turn is None else turn)
+    except chunks.LeaseLost:
+        return Step.WAITING  # another worker has it
+    except (Outage, Misconfigured, IllegalMove):
+        raise
+    except Exception as error:
+        # Nothing that waiting or trying again cures: said on the run, told in the log.
+        log.exception("run %s failed while %s", run.pk, run.state)
+        reason = f"{type(error).__name__} while the run was {run.state}; the log has the details."
+        move(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.STOPPED, reason=reason)
+        return Step.FINISHED
+
+
+def next_piece(run: Run, *, owner: str, turn: float) -> Step:
+    if run.state == RunState.PLANNED:
+        return planned(run, owner=owner)
+    if run.state == RunState.RUNNING:
+        return worked(run, owner=owner, turn=turn)
+    if run.state == RunState.VERIFYING:
+        return verified(run, owner=owner)
+    return Step.FINISHED if run.state in FINISHED else Step.WAITING
+
+
+# --- planning -------------------------------------------------------------------------------------------------------
+
+
+def planned(run: Run, *, owner: str) -> Step:
+    """Count the candidates and cut the chunks, under the run's own lease."""
+    with leased(run, owner) as mine:
+        if not mine:
+            return Step.WAITING
+        with opened_doors() as (crm, cdp):
+            plan(run, crm, cdp, owner=owner)
+    return Step.WORKED
+
+
+@contextmanager
+def opened_doors() -> Iterator[tuple[Crm, Cdp]]:
+    crm = Crm()
+    try:
+        cdp = Cdp()
+        try:
+            yield crm, cdp
+        finally:
+            cdp.close()
+    finally:
+        crm.close()
+
+
+def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
+    """Watermark, contacts, rival claims, counts and chunks, stored with the run in one transaction."""
+    if run.writes and cdp.prepare():
+        events.record("schema made", "schema calm was made in the CDP for fences and receipts", now=timezone.now(), by=owner, run=run)
+    now = timezone.now()
+    account = run.account
+    moments = watermark.resolve(cdp, account, now=now, safety_lag=timedelta(hours=settings.SAFETY_LAG_HOURS))
+    mark = watermark.as_json(moments)
+    mapping = mappings.parse(run.mapping_revision.document)
+    index = links.up_to_date(
+        mapping, crm, worlds.address("CRM_DATABASE_URL"), now=now, pulse=lambda: renew(run)
+    )  # fmt: skip
+    reader = links.Reader(index)
+    candidates = 0
+
+    def counted() -> Iterator[planning.PersonCount]:
+        nonlocal candidates
+        for each in planning.count(crm, mapping, mark, cdp.persons(account.cdp_id), reader):
+            candidates += each.candidates
+            yield each
+
+    with transaction.atomic():
+        RivalClaim.objects.filter(run=run).delete()
+        RivalClaim.objects.bulk_create(
+            [RivalClaim(run=run, person_id=person, crm_organization_id=org) for person, org in cdp.rival_claims(account.cdp_id)],
+            batch_size=1000,
+        )
+        cuts = planning.cut(counted(), run.chunk_size, crm, mapping, reader)
+        Chunk.objects.bulk_create((Chunk(uuid=uuid4(), run=run, number=n, **vars(cut)) for n, cut in enumerate(cuts, 1)), batch_size=1000)
+        move(
+            run, RunState.RUNNING, by=owner, now=now, watermark=mark, candidates=candidates, started_at=now, link_index=index,
+            contacts_without_source_id=cdp.contacts_without_source_id(account.cdp_id),
+        )  # fmt: skip
+
+
+@contextmanager
+def leased(run: Run, owner: str) -> Iterator[bool]:
+    """Hold the run itself while planning or verifying; yields False where another worker does."""
+    free = Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lt=Now())
+    mine = Run.objects.filter(free, pk=run.pk, state=run.state).update(
+        lease_owner=owner, lease_expires_at=Now() + chunks.lease(), token=F("token") + 1
+    )
+    if not mine:
+        yield False
+        return
+    run.refresh_from_db()
+    try:
+        yield True
+    finally:
+        Run.objects.filter(pk=run.pk, token=run.token).update(lease_owner="", lease_expires_at=None)
+
+
+def renew(run: Run) -> None:
+    """Renew the run's own lease; raises LeaseLost where it is another's."""
+    if not Run.objects.filter(pk=run.pk, token=run.token).exclude(lease_owner="").update(lease_expires_at=Now() + chunks.lease()):
+        raise chunks.LeaseLost(f"{run} is held by another worker")
+
+
+# --- chunks ---------------------------------------------------------------------------------------------------------
+
+
+def worked(run: Run, *, owner: str, turn: float) -> Step:
+    """Claim chunks and process them until none is to be had or the turn is over; then see whether the run is done."""
+    if not chunks.available(run):
+        return end_of_chunks(run, owner=owner)
+    turn_ends = time.monotonic() + turn
+    with worlds.opened(run) as world:
+        while time.monotonic() < turn_ends and (chunk := chunks.claim(run, owner=owner)):
+            process(chunk, world)
+    return Step.WORKED
+
+
+def process(chunk: Chunk, world: World) -> None:
+    """One chunk from claim to receipt. An outage hands it back and goes on to the caller; a data error is tried again, then fails it."""
+    if chunk.attempts > chunks.MOST_ATTEMPTS:
+        chunks.fail(chunk, f"{chunks.MOST_ATTEMPTS} workers began it and did not come back")
+        return
+    started = time.monotonic()
+    world.checkpoint = lambda name: chunks.beat(chunk)
+    try:
+        with chunks.heartbeat(chunk):
+            receipt = process_chunk(work_of(chunk), world)
+        chunks.finish(chunk, receipt, seconds=time.monotonic() - started, now=timezone.now())
+    except (chunks.LeaseLost, Fenced):
+        log.warning("chunk %s of run %s went to another worker", chunk.number, chunk.run_id)
+    except Outage as error:
+        chunks.hand_back(chunk, str(error), outage=True, wait=OUTAGE_WAIT)
+        raise
+    except Misconfigured as error:
+        chunks.hand_back(chunk, str(error), outage=True)
+        raise
+    except RowsDisagree as error:
+        chunks.disagreed(chunk, str(error))
+    except Exception as error:
+        log.exception("chunk %s of run %s, attempt %s", chunk.number, chunk.run_id, chunk.attempts)
+        chunks.failed_attempt(chunk, f"{type(error).__name__}: {error}" if isinstance(error, LiveRowSlippedIn) else type(error).__name__)
+    except BaseException:
+        chunks.hand_back(chunk, "the worker was stopped", outage=True)
+        raise
+
+
+def work_of(chunk: Chunk) -> Work:
+    return Work(
+        chunk=chunk.uuid,
+        token=chunk.token,
+        generation=chunk.generation,
+        person_from=chunk.person_from,
+        person_to=chunk.person_to,
+        audit_from=chunk.audit_from,
+        audit_to=chunk.audit_to,
+        pairs=[(person, audit) for person, audit, _ in chunk.pairs] if chunk.pairs is not None else None,
+        retried=[tuple(each) for each in chunk.pairs or ()],
+    )
+
+
+def end_of_chunks(run: Run, *, owner: str) -> Step:
+    """Nothing to claim: on to verification if all chunks are done, to failed if one failed, else wait for the others."""
+    states = set(run.chunks.values_list("state", flat=True))
+    if states & {ChunkState.PENDING, ChunkState.LEASED}:
+        return Step.WAITING
+    try:
+        if ChunkState.FAILED in states:
+            worst = run.chunks.filter(state=ChunkState.FAILED).order_by("number").first()
+            reason = f"Chunk {worst.number} failed: {worst.reason}." if worst else ""
+            move(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.CHUNK_FAILED, reason=reason)
+        else:
+            move(run, RunState.VERIFYING, by=owner, now=timezone.now())
+    except IllegalMove:
+        log.info("run %s was moved on by another worker", run.pk)
+    return Step.WORKED
+
+
+# --- verification ---------------------------------------------------------------------------------------------------
+
+
+def verified(run: Run, *, owner: str) -> Step:
+    """Verify under the run's own lease, and give the verdict."""
+    with leased(run, owner) as mine:
+        if not mine:
+            return Step.WAITING
+        with worlds.opened(run) as world:
+            found = reconcile.verify_run(run, world, ledger.of(run), lambda name: renew(run))
+            seam = boundary.audit(world, lambda: renew(run))
+        verdicts.conclude(run, found, seam, by=owner, now=timezone.now())
+    return Step.WORKED
