@@ -1,1 +1,1 @@
-"""Gates: what must be confirmed before anything moves. Until the catalogue exists, policies.py answers for it."""
+"""Gates: what must be confirmed, on evidence and by those who own the risk, before anything moves."""

@@ -10,11 +10,22 @@ from pathlib import Path
 
 from calm_console import embedded
 from calm_console.demo import sample
-from calm_console.demo.logins import LOGINS
+from calm_console.demo.logins import LOGINS, SIGNERS
 
 ROOT = Path(__file__).parents[2]
 MAPPING = Path(__file__).parent / "mapping.json"
 ORGANISATIONS = (1, 2, 3)
+SHORT_OF_GATE_C = 3  # 96.94 % of its contacts carry a source_id: its dry run goes through, its production run is refused
+REFUSED = (4,)  # run_account's and sign_gate's exit code where a gate is in the way
+SIGNATURES = {  # gate -> the groups that sign it, in the demo on nothing but the evidence
+    "A": ("CRM Squad", "Platform"),
+    "B": ("CRM DBA",),
+    "D": ("Platform",),
+    "E": ("CRM Squad", "CDP"),
+    "F": ("RFC reviewer", "CDP"),
+    "G": ("Design",),
+    "H": ("Delivery",),
+}
 Step = tuple[str, tuple[str, ...], tuple[int, ...]]  # what is done, the command that does it, its good exit codes
 COMPLETE = (0, 3)  # run_account's exit codes for a run that balances and verifies: complete, partial
 
@@ -31,7 +42,7 @@ def main() -> int:
     if failed:
         say(f"{len(failed)} of the demo's steps did not end well; see above.")
         return 1
-    say("Every ledger balances and every run verifies.")
+    say("Every ledger balances, every run verifies, and gate C held back the account that falls short of it.")
     tell_where(environ)
     return serve(environ) if environ.get("SERVE", "1") != "0" else 0
 
@@ -76,10 +87,33 @@ def steps() -> list[Step]:
         ("Accounts from the CDP", ("sync_accounts",), (0,)),
         ("The mapping", mapping, (0,)),
     ]
+    return found + signatures() + runs()
+
+
+def signatures() -> list[Step]:
+    """Every gate measured, and signed by one person of each owner group; gate C of one organisation cannot be."""
+    found: list[Step] = [("What the gates are decided on", ("probe_gates",), (0, 3))]
+    for gate, groups in SIGNATURES.items():
+        found += [(f"Gate {gate}, for {group}", signature(gate, group), (0,)) for group in groups]
+    for organisation in ORGANISATIONS:
+        falls_short = organisation == SHORT_OF_GATE_C
+        about = f"Gate C of organisation {organisation}, for CDP" + (": refused, its coverage falls short" if falls_short else "")
+        found.append((about, (*signature("C", "CDP"), "--account", str(organisation)), REFUSED if falls_short else (0,)))
+    return found
+
+
+def signature(gate: str, group: str) -> tuple[str, ...]:
+    return ("sign_gate", gate, "--by", SIGNERS[group], "--group", group, "--note", "the sample's evidence will do")
+
+
+def runs() -> list[Step]:
+    found: list[Step] = []
     for organisation in ORGANISATIONS:
         for mode in ("dry-run", "production"):
+            refused = mode == "production" and organisation == SHORT_OF_GATE_C
+            about = f"Organisation {organisation}, {mode}" + (": refused by gate C, as it must be" if refused else "")
             command = ("run_account", str(organisation), "--mode", mode, "--inline")
-            found.append((f"Organisation {organisation}, {mode}", command, COMPLETE))
+            found.append((about, command, REFUSED if refused else COMPLETE))
     return found
 
 
@@ -96,8 +130,8 @@ def tell_where(environ: dict[str, str]) -> None:
     print(f"  the servers:     {command} -m calm_console.embedded urls   (make stop ends them)")
     if os.environ.get("CRM_DATABASE_URL", "").strip() and not os.environ.get("USMAN_URL", "").strip():
         print(f"  the stand-in:    set USMAN_URL={environ['USMAN_URL']} for further commands on this CRM")
-    for name, password in LOGINS.items():
-        print(f"  login:           {name} / {password}")
+    for name in LOGINS:
+        print(f"  login:           {name} / {name}")
 
 
 def serve(environ: dict[str, str]) -> int:

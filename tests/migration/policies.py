@@ -1,10 +1,17 @@
-"""Stand-ins for `settings.GATE_POLICY`: which capabilities the gates would give."""
+"""Stand-ins for `settings.GATE_POLICY`: what the gates would allow. tests/gates has the real ones."""
+
+from typing import Any
 
 from gates.policies import Decision
 from migration.models import Account
 from migration.states import RunMode
 
 
-def with_f(account: Account, mode: RunMode) -> Decision:
+def with_d_and_e(account: Account, mode: RunMode, **how: Any) -> Decision:
+    """Nothing is refused; D and E are open."""
+    return Decision(frozenset({"D", "E"}))
+
+
+def with_f(account: Account, mode: RunMode, **how: Any) -> Decision:
     """Every gate that gives a capability is open, F too."""
     return Decision(frozenset({"D", "E", "F"}))

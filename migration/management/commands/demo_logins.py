@@ -1,7 +1,7 @@
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, User
 from django.core.management.base import BaseCommand, CommandError
 
-from calm_console.demo.logins import LOGINS
+from calm_console.demo.logins import ADMIN, LOGINS, STAFF
 from migration.models import Account
 
 
@@ -13,11 +13,10 @@ class Command(BaseCommand):
             raise CommandError(
                 "This console holds accounts that are not the sample's: demo logins, whose passwords are public, are not made here."
             )
-        for name, password in LOGINS.items():
-            user, new = User.objects.get_or_create(username=name, defaults={"is_staff": True, "is_superuser": name == "demo-admin"})
+        for name in LOGINS:
+            user, new = User.objects.get_or_create(username=name, defaults={"is_staff": True, "is_superuser": name == ADMIN})
             if new:
-                user.set_password(password)
+                user.set_password(name)
                 user.save()
-            if name == "demo-viewer":
-                user.user_permissions.set(Permission.objects.filter(content_type__app_label="migration", codename__startswith="view_"))
-        self.stdout.write(f"Logins: {', '.join(LOGINS)}.")
+            user.groups.set(Group.objects.filter(name__in=STAFF.get(name, ())))
+        self.stdout.write(f"Logins: {', '.join(LOGINS)}; the password of each is its name.")

@@ -1,0 +1,89 @@
+"""Has a probe measure and stores what it found: the only writer of Evidence."""
+
+import hashlib
+import json
+import time
+from datetime import datetime
+from importlib import import_module
+from types import ModuleType
+
+from django.db import transaction
+
+from gates.catalogue import BY_LETTER, Gate
+from gates.models import Evidence
+from gates.probes import Finding, Measurement
+from migration import events
+from migration.doors import Misconfigured
+from migration.mapping_checks import MappingError
+from migration.models import Account
+
+
+def probe(gate: Gate, account: Account | None, *, by: str, now: datetime) -> Evidence:
+    """Measure a gate (`account` for one that is asked for each account, else None) and store the evidence.
+
+    Raises Outage where a system does not answer; what is set up wrong is evidence too, and fails.
+    """
+    settled = configuration(gate, account)
+    found, seconds = measured(gate, account)
+    return store(gate, account, settled, found, seconds, by=by, now=now)
+
+
+def probe_unless_same(gate: Gate, account: Account | None, newest: Evidence, *, fresh_since: datetime, by: str, now: datetime) -> None:
+    """Measure again, and store it only where it says something else than `newest`, or that is older than `fresh_since`."""
+    settled = configuration(gate, account)
+    found, seconds = measured(gate, account)
+    if digest(settled, found.passes) != newest.digest or newest.measured_at < fresh_since:
+        store(gate, account, settled, found, seconds, by=by, now=now)
+
+
+def measured(gate: Gate, account: Account | None) -> tuple[Measurement, float]:
+    """What the gate's probe finds, and the seconds that it took."""
+    started = time.monotonic()
+    try:
+        found: Measurement = module(gate).measure(account)
+    except (Misconfigured, MappingError) as error:
+        found = Measurement([Finding(False, str(error))])
+    return found, time.monotonic() - started
+
+
+def store(
+    gate: Gate, account: Account | None, settled: dict[str, str], found: Measurement, seconds: float, *, by: str, now: datetime
+) -> Evidence:
+    """Keep what was found; `settled` is what it was measured against, as it was before the measuring began."""
+    with transaction.atomic():
+        evidence = Evidence.objects.create(
+            gate_id=gate.letter, account=account, passes=found.passes, findings=[vars(each) for each in found.findings],
+            facts=found.facts, configuration=settled, digest=digest(settled, found.passes), seconds=seconds,
+            measured_at=now, measured_by=by,
+        )  # fmt: skip
+        verdict = "passes" if found.passes else "fails"
+        events.record("gate measured", f"{gate}: evidence {evidence.pk} {verdict}", now=now, by=by, account=account)
+    return evidence
+
+
+def configuration(gate: Gate, account: Account | None) -> dict[str, str]:
+    """What the gate's probe would measure against now; one that cannot be read is unlike any that was signed."""
+    try:
+        found: dict[str, str] = module(gate).configuration(account)
+    except (Misconfigured, MappingError) as error:
+        return {"configuration": str(error)}
+    return found
+
+
+def digest(settled: dict[str, str], passes: bool) -> str:
+    """SHA-256 of what was measured against and of the verdict."""
+    return hashlib.sha256(json.dumps([settled, passes], sort_keys=True).encode()).hexdigest()
+
+
+def module(gate: Gate) -> ModuleType:
+    return import_module(f"gates.probes.{gate.probe}")
+
+
+def reason_why_not(evidence: Evidence) -> str:
+    """The first finding that fails, as a sentence without its full stop."""
+    failing = [each["sentence"] for each in evidence.findings if each["ok"] is False]
+    return failing[0].rstrip(".") if failing else "it found nothing to judge"
+
+
+def gate_of(evidence: Evidence) -> Gate:
+    return BY_LETTER[evidence.gate_id]
