@@ -19,6 +19,7 @@ from migration.pipeline.rows import COLUMNS, RowWriter
 from migration.states import Reason
 
 Waived = frozenset[tuple[int, int, str]]  # (CRM person id, audit id, reason)
+BLOCK_BYTES = 64 * 1024
 
 STAGING = """
     CREATE TEMP TABLE IF NOT EXISTS calm_staging (
@@ -27,31 +28,39 @@ STAGING = """
 
 VERDICT = """
     CREATE TEMP TABLE IF NOT EXISTS calm_verdict (
-        id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, old_category text, outcome text NOT NULL)"""
+        id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, occurred_at timestamptz NOT NULL, old_category text, outcome text NOT NULL)"""
 
-# Where the row in the CDP (t) is not what was mapped (s). The revision's number alone is no difference: it would make every row one.
-DIFFERS = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id, t.context - 'mapping_revision')
-        IS DISTINCT FROM (%(account)s, s.contact_id, s.category, s.actor_kind, s.occurred_at, s.source_audit_id, s.context - 'mapping_revision')
-     OR t.changes::text <> s.changes::text
-     OR t.actor_id IS DISTINCT FROM s.actor_id OR t.actor_name IS DISTINCT FROM s.actor_name"""
+# Whether the row in the CDP (t) is what was mapped (s). `*=` compares the stored bytes: 0.50 is not 0.5, and no text is made of either. The
+# revision's number alone is no difference: it would make every row one.
+SAME = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id)
+        = (%(account)s, s.contact_id, s.category, s.actor_kind, s.occurred_at, s.source_audit_id)
+     AND ROW(t.actor_id, t.actor_name, t.changes)::record *= ROW(s.actor_id, s.actor_name, s.changes)::record
+     AND (ROW(t.context)::record *= ROW(s.context)::record OR t.context - 'mapping_revision' = s.context - 'mapping_revision')"""
+
+# The row that stands under a staged row's id. OFFSET 0 keeps the planner to one look by primary key for each, at any size of the table and
+# whatever its statistics say: they lag behind while a table is being filled.
+STANDING = "LEFT JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id = s.id OFFSET 0) t ON true"
 
 # Each staged row's outcome. A live row holds the audit; or one without an audit id is so close behind that it may be the same.
+# Live rows are read contact by contact for the same reason.
 CLASSIFY = f"""
     INSERT INTO calm_verdict
-    SELECT s.id, s.category, s.actor_kind, t.category AS old_category,
-           CASE WHEN live.id IS NOT NULL THEN 'already_live'
-                WHEN s.occurred_at >= %(seam)s::timestamptz AND EXISTS (
-                    SELECT FROM contact_activity_logs l WHERE l.contact_id = s.contact_id AND l.category = s.category
-                    AND l.origin = 'live' AND l.source_audit_id IS NULL
-                    AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s) THEN 'probable_overlap'
+    WITH live AS MATERIALIZED (
+        SELECT l.* FROM (SELECT DISTINCT contact_id FROM calm_staging) c CROSS JOIN LATERAL (
+            SELECT contact_id, category, occurred_at, source_audit_id FROM contact_activity_logs
+            WHERE contact_id = c.contact_id AND origin = 'live' OFFSET 0) l),
+    overlapping AS MATERIALIZED (
+        SELECT s.id FROM calm_staging s JOIN live l USING (contact_id, category)
+        WHERE l.source_audit_id IS NULL AND s.occurred_at >= %(seam)s::timestamptz AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s)
+    SELECT s.id, s.category, s.actor_kind, s.occurred_at, t.category AS old_category,
+           CASE WHEN named.source_audit_id IS NOT NULL THEN 'already_live'
+                WHEN s.id IN (SELECT id FROM overlapping) THEN 'probable_overlap'
                 WHEN t.id IS NULL THEN 'written'
-                WHEN {DIFFERS} THEN 'corrected'
+                WHEN ({SAME}) IS NOT TRUE THEN 'corrected'
                 WHEN t.run_id = %(run)s THEN 'own'
                 ELSE 'unchanged' END AS outcome
-    FROM calm_staging s
-    LEFT JOIN contact_activity_logs t ON t.id = s.id
-    LEFT JOIN contact_activity_logs live
-        ON live.source_audit_id = s.source_audit_id AND live.contact_id = s.contact_id AND live.origin = 'live'"""  # noqa: S608 - constants only
+    FROM calm_staging s {STANDING}
+    LEFT JOIN live named ON named.source_audit_id = s.source_audit_id AND named.contact_id = s.contact_id"""  # noqa: S608 - constants only
 
 UPSERT = """
     INSERT INTO contact_activity_logs AS t (id, account_id, contact_id, category, actor_kind, actor_id, actor_name, occurred_at, changes, context,
@@ -64,6 +73,12 @@ UPSERT = """
         actor_id = excluded.actor_id, actor_name = excluded.actor_name, occurred_at = excluded.occurred_at, changes = excluded.changes,
         context = excluded.context, source_audit_id = excluded.source_audit_id, run_id = excluded.run_id
     WHERE t.origin = 'crm_migration'"""
+
+# `first` is the same in every group: of all rows that stay or come, before `probable_overlap` is put aside.
+COUNT = """
+    SELECT outcome, category, actor_kind, old_category, count(*),
+           (min(min(occurred_at)) FILTER (WHERE outcome <> 'probable_overlap') OVER ())::text
+    FROM calm_verdict GROUP BY 1, 2, 3, 4"""
 
 FENCE = """
     INSERT INTO calm.receipts AS r (chunk, run_id, account_id, token, generation) VALUES (%(chunk)s, %(run)s, %(account)s, %(token)s, %(generation)s)
@@ -96,14 +111,11 @@ def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, waived: 
     Raises Unstorable where jsonb refuses a value; then nothing is staged.
     """
     with translated("CDP_DATABASE_URL"):
-        cdp.connection.execute(STAGING)
-        cdp.connection.execute(VERDICT)
-        cdp.connection.execute("TRUNCATE calm_staging")
+        cdp.connection.execute(f"{STAGING}; {VERDICT}; TRUNCATE calm_staging")
         try:
             with cdp.connection.cursor().copy(f"COPY calm_staging ({', '.join(COLUMNS)}) FROM STDIN") as copy:
-                for line in lines(candidates, writer, waived, receipt):
-                    copy.write(line)
-            cdp.connection.execute("ANALYZE calm_staging")
+                for block in blocks(lines(candidates, writer, waived, receipt)):
+                    copy.write(block)
         except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
             raise Unstorable(type(error).__name__) from error
     return receipt
@@ -126,6 +138,19 @@ def lines(candidates: Iterable[Candidate], writer: RowWriter, waived: Waived, re
             else:
                 receipt.collisions += [c for c in candidate.collisions or () if c not in receipt.collisions]
                 yield line
+
+
+def blocks(found: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines in larger pieces: each write costs a call to the server's socket."""
+    held: list[bytes] = []
+    size = 0
+    for line in found:
+        held.append(line)
+        size += len(line)
+        if size >= BLOCK_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)
 
 
 def put_aside(receipt: Receipt, found: Quarantined, waived: Waived) -> None:
@@ -197,9 +222,9 @@ def classify(connection: psycopg.Connection, target: Target, receipt: Receipt) -
     """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind."""
     connection.execute("TRUNCATE calm_verdict")
     connection.execute(CLASSIFY, target.names)
-    counted = connection.execute("""SELECT outcome, category, actor_kind, old_category, count(*) FROM calm_verdict GROUP BY 1, 2, 3, 4""")
+    counted = connection.execute(COUNT).fetchall()
     tally: Counter[str] = Counter()
-    for outcome, category, actor_kind, old, number in counted:
+    for outcome, category, actor_kind, old, number, receipt.first in counted:
         tally[outcome] += number
         if outcome in ("written", "corrected", "unchanged", "own"):
             receipt.categories[category] += number

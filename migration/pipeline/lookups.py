@@ -25,8 +25,21 @@ def organisations(
     """
     if not persons:
         return {}
+    statement = organisations_query(shape, mapping, persons, attribute)
+    reader = changes_reader(shape)
+    found: dict[int, set[str]] = {}
+    with connection.cursor(name="organisations") as cursor:
+        for person, action, text in cursor.execute(statement):
+            named = organisations_in(values(text, reader), action, attribute)
+            if named:
+                found.setdefault(person, set()).update(named)
+    return found
+
+
+def organisations_query(shape: Shape, mapping: Mapping, persons: list[int], attribute: str) -> sql.Composed:
+    """(person, action, changes) of the persons' own audits that speak of the attribute."""
     name = sql.Literal(attribute)
-    statement = sql.SQL(
+    return sql.SQL(
         """SELECT p.id, a.action, a.audited_changes::text
            FROM unnest({persons}) AS p(id) CROSS JOIN LATERAL (
                SELECT action, {value} AS audited_changes FROM audits
@@ -41,14 +54,6 @@ def organisations(
         # json and YAML are read here, not there: the server's own operators stop at the first \u0000 of a row.
         carries=sql.SQL("audited_changes ? {}" if shape.changes == "jsonb" else "strpos(audited_changes::text, {}) > 0").format(name),
     )
-    reader = changes_reader(shape)
-    found: dict[int, set[str]] = {}
-    with connection.cursor(name="organisations") as cursor:
-        for person, action, text in cursor.execute(statement):
-            named = organisations_in(values(text, reader), action, attribute)
-            if named:
-                found.setdefault(person, set()).update(named)
-    return found
 
 
 def organisations_in(told: dict[str, Any] | None, action: str, attribute: str) -> set[str]:
@@ -60,13 +65,8 @@ def organisations_in(told: dict[str, Any] | None, action: str, attribute: str) -
 
 def namings(connection: psycopg.Connection, shape: Shape, mapping: Mapping, links: Links) -> dict[tuple[Role, int], list[Naming]]:
     """Every audit that tells the name of a deal or company of this chunk, by match key (class role, record id), in id order."""
-    joined = [each for found in links.by_audit.values() for each in found]
-    wanted = {
-        Role.DEAL: set(links.by_deal) | {each.deal_id for each in joined if each.deal_id is not None},
-        Role.COMPANY: {each.company_id for each in joined if each.company_id is not None},
-    }
     found: dict[tuple[Role, int], list[Naming]] = {}
-    for role, records in wanted.items():
+    for role, records in records_to_name(links).items():
         attribute = mapping.name_attributes.get(role)
         if records and attribute and mapping.classes(role):
             for record, naming in named(connection, shape, mapping.classes(role), sorted(records), attribute):
@@ -76,13 +76,33 @@ def namings(connection: psycopg.Connection, shape: Shape, mapping: Mapping, link
     return found
 
 
+def records_to_name(links: Links) -> dict[Role, set[int]]:
+    """The deals and companies that a chunk's activities speak of."""
+    joined = [each for found in links.by_audit.values() for each in found]
+    return {
+        Role.DEAL: set(links.by_deal) | {each.deal_id for each in joined if each.deal_id is not None},
+        Role.COMPANY: {each.company_id for each in joined if each.company_id is not None},
+    }
+
+
 def named(
     connection: psycopg.Connection, shape: Shape, classes: tuple[str, ...], records: list[int], attribute: str
 ) -> Iterator[tuple[int, Naming]]:
     """(record id, naming audit) of these records."""
+    statement = named_query(shape, classes, records, attribute)
+    reader = changes_reader(shape)
+    with connection.cursor(name="namings") as cursor:
+        for record, audit, class_name, version, request, action, text in cursor.execute(statement):
+            told, value = name_in(values(text, reader), action, attribute)
+            if told:
+                yield record, Naming(audit, class_name, version, request, value)
+
+
+def named_query(shape: Shape, classes: tuple[str, ...], records: list[int], attribute: str) -> sql.Composed:
+    """(record, audit, class, version, request, action, changes) of the records' audits that speak of the attribute."""
     name = sql.Literal(attribute)
     carries = "a.audited_changes ? {}" if shape.changes == "jsonb" else "strpos(a.audited_changes::text, {}) > 0"
-    statement = sql.SQL(
+    return sql.SQL(
         """SELECT p.id, a.id, a.auditable_type, a.version, {request}, a.action, {value}::text
            FROM unnest({records}) AS p(id) CROSS JOIN LATERAL (
                SELECT * FROM audits WHERE auditable_type IN ({classes}) AND auditable_id = {record_key}) a
@@ -97,12 +117,6 @@ def named(
         record_key=key(shape.record_id),
         carries=sql.SQL(carries).format(name),
     )
-    reader = changes_reader(shape)
-    with connection.cursor(name="namings") as cursor:
-        for record, audit, class_name, version, request, action, text in cursor.execute(statement):
-            told, value = name_in(values(text, reader), action, attribute)
-            if told:
-                yield record, Naming(audit, class_name, version, request, value)
 
 
 def name_in(told: dict[str, Any] | None, action: str, attribute: str) -> tuple[bool, str | None]:

@@ -25,11 +25,16 @@ class Selection:
 
 def query(shape: Shape, mapping: Mapping, source: sql.Composed, watermark: dict[str, datetime]) -> sql.Composed:
     """The extraction: audits `a` of a source, with the id `p.id` that led to them first."""
+    return sql.SQL("COPY ({}) TO STDOUT").format(rows_of(shape, mapping, source, watermark))
+
+
+def rows_of(shape: Shape, mapping: Mapping, source: sql.Composed, watermark: dict[str, datetime]) -> sql.Composed:
+    """What the extraction copies; gate B has it explained."""
     return sql.SQL(
-        """COPY (
+        """
         SELECT p.id, a.id, a.auditable_type, a.auditable_id, a.user_type, a.user_id, a.username, a.action, {occurred_at},
                coalesce(a.created_at >= {watermark}, false), {request}, coalesce(to_json(a.comment)::text, 'null'), a.audited_changes
-        FROM {source} a) TO STDOUT"""
+        FROM {source} a"""
     ).format(
         occurred_at=occurred_at(shape),
         watermark=watermark_of_row(shape, mapping, watermark),

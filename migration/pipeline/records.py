@@ -116,6 +116,7 @@ class Receipt:
     collisions: list[Collision] = field(default_factory=list)
     samples: list[dict[str, object]] = field(default_factory=list)  # dry run: rows before -> after
     digest: int = 0  # sum of the row digests, modulo 2**64
+    first: str | None = None  # earliest occurred_at of the rows that are the contact's now, live ones too; PostgreSQL's text, in UTC
 
     def as_json(self) -> dict[str, object]:
         """Plain JSON; `from_json` is its inverse."""

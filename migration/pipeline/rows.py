@@ -24,20 +24,29 @@ COLUMNS = (
     "changes",
     "context",
 )
-VERSION_AND_VARIANT = (8 << 76) | (2 << 62)  # RFC 9562: UUIDv8, variant 10
+VERSION, VARIANT = 8, 2 << 62  # RFC 9562: UUIDv8, variant 10
 SEPARATOR = b"\x1f"
 
 # The digest of a committed row, as `digest` below computes it of the mapped one. Session settings: UTC, ISO dates.
-DIGEST_SQL = r"""('x' || left(md5(concat_ws(E'\x1f', t.id, t.account_id, t.contact_id, t.category, t.actor_kind,
-    coalesce(t.actor_id, '\N'), coalesce(t.actor_name, '\N'), t.occurred_at, coalesce(t.source_audit_id::text, '\N'), t.origin)), 16))::bit(64)::bigint"""
+# Joined by ||, which costs half of what concat_ws does.
+DIGEST_SQL = r"""('x' || left(md5(t.id || E'\x1f' || t.account_id || E'\x1f' || t.contact_id || E'\x1f' || t.category || E'\x1f' || t.actor_kind || E'\x1f'
+    || coalesce(t.actor_id, '\N') || E'\x1f' || coalesce(t.actor_name, '\N') || E'\x1f' || t.occurred_at || E'\x1f' || coalesce(t.source_audit_id::text, '\N')
+    || E'\x1f' || t.origin), 16))::bit(64)::bigint"""
 
 
 def row_id(person_id: int, audit_id: int) -> str:
     """UUIDv8: CRM person id in the upper 48 bits, audit id in the lower 62. Raises ValueError where one does not fit."""
     if not (0 <= person_id < 1 << 48 and 0 <= audit_id < 1 << 62):
         raise ValueError("a CRM person id or audit id is out of the range that a row id can carry")
-    digits = f"{(person_id << 80) | VERSION_AND_VARIANT | audit_id:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    lower = f"{VARIANT | audit_id:016x}"
+    return f"{upper_half(person_id)}{lower[:4]}-{lower[4:]}"
+
+
+@lru_cache(maxsize=1000)
+def upper_half(person_id: int) -> str:
+    """What the ids of all of a person's rows begin with."""
+    digits = f"{person_id:012x}"
+    return f"{digits[:8]}-{digits[8:]}-{VERSION}000-"
 
 
 @lru_cache(maxsize=10_000)
@@ -53,6 +62,12 @@ def actor_fields(actor: Actor) -> tuple[bytes, bytes]:
     return b"\t".join(map(copytext.write, texts)), SEPARATOR.join(b"\\N" if t is None else t.encode() for t in texts)
 
 
+@lru_cache(maxsize=1000)
+def what(action: bytes, class_name: str) -> bytes:
+    """The context up to the record's id."""
+    return b'{"action": ' + json_field(action.decode()) + b', "auditable_type": ' + json_field(class_name) + b', "auditable_id": '
+
+
 @dataclass
 class RowWriter:
     """Writes the rows of one chunk; what is the same for all of them is kept here."""
@@ -64,6 +79,7 @@ class RowWriter:
 
     def __post_init__(self) -> None:
         self._account = self.account_id.encode()
+        self._users: dict[tuple[bytes, bytes], bytes] = {}  # no more than a chunk has
         self._tail = b', "mapping_revision": ' + str(self.revision).encode() + b"}"
 
     def line(self, candidate: Candidate) -> bytes:
@@ -90,19 +106,17 @@ class RowWriter:
 
     def changes(self, candidate: Candidate) -> bytes:
         """audited_changes less the secrets; read only where a secret's name may occur."""
-        if not self.mapping.secret_pattern.search(candidate.changes):
+        if not self.mapping.may_hold_secret(candidate.changes):
             return candidate.changes
         return copytext.write(changes.without(copytext.unescape(candidate.changes).decode(), self.mapping.is_secret))
 
     def context(self, candidate: Candidate) -> bytes:
         """What the audit said besides its changes, as recorded: overrides and look-ups never alter it."""
         parts = [
-            b'{"action": ' + json_field(candidate.action.decode()),
-            b', "auditable_type": ' + json_field(candidate.class_name),
-            b', "auditable_id": ' + self.number(candidate.record_id, self.shape.record_id),
-            b', "user_type": ' + json_field(copytext.read(candidate.user_type)),
-            b', "user_id": ' + self.number(candidate.user_id, self.shape.user_id),
-            b', "comment": ' + candidate.comment,
+            what(candidate.action, candidate.class_name),
+            self.number(candidate.record_id, self.shape.record_id),
+            self.who(candidate.user_type, candidate.user_id),
+            candidate.comment,
         ]
         if candidate.fallthrough:
             parts.append(b', "fallthrough": ' + json_field(candidate.fallthrough))
@@ -114,6 +128,20 @@ class RowWriter:
                 )
             )
         return b"".join(parts) + self._tail
+
+    def who(self, user_type: bytes, user_id: bytes) -> bytes:
+        """The context from the record's id to the comment, kept for each user."""
+        known = self._users.get((user_type, user_id))
+        if known is None:
+            known = (
+                b', "user_type": '
+                + json_field(copytext.read(user_type))
+                + b', "user_id": '
+                + self.number(user_id, self.shape.user_id)
+                + b', "comment": '
+            )
+            self._users[user_type, user_id] = known
+        return known
 
     def number(self, field: bytes, column_type: str) -> bytes:
         """An id as JSON: a number where the column holds numbers, else text."""
