@@ -1,0 +1,95 @@
+"""Redis may be asked fifty times, forget everything, die or freeze: the chunk table is the queue of record, and ticks alone see a run through."""
+
+import signal
+import time
+from functools import partial
+
+import pytest
+from django.urls import reverse
+
+from migration import chunks, runs, steps
+from migration.states import ChunkState, RunReason, RunState
+from migration.tasks import work
+from tests import factories
+from tests.faults.processes import (
+    assert_undisturbed,
+    at_chunk,
+    finish_by_ticks,
+    is_over,
+    start,
+    tick,
+    until,
+    worker,
+)
+from tests.migration.conftest import now
+from tests.migration.test_admin_work import sent_to
+
+pytestmark = [pytest.mark.slow, pytest.mark.fault]
+SMALL = 10  # audits to a chunk: some fifty chunks
+SLOW = {"FAULT_SLOW_READ": "0.2", "TURN_SECONDS": "1"}
+AT_MOST = 2.0  # seconds for an admin action
+
+
+def test_the_same_nudge_fifty_times_on_four_workers(console, settings, broker):
+    run = start(SMALL)
+    with sent_to(broker.url()):
+        for _ in range(50):
+            work.apply_async(kwargs={"run_id": run.pk})
+    with worker(settings, REDIS_URL=broker.url()), worker(settings, REDIS_URL=broker.url()):
+        until(partial(is_over, run))
+    assert_undisturbed(console)
+
+
+def test_the_queue_is_flushed_again_and_again(console, settings, broker):
+    run = start(SMALL)
+    with worker(settings, REDIS_URL=broker.url(), **SLOW):
+        tick(settings, REDIS_URL=broker.url())
+        for number in (3, 9, 15, 21):
+            until(partial(at_chunk, number))
+            broker.empty()
+        finish_by_ticks(settings, run, REDIS_URL=broker.url())
+    assert_undisturbed(console)
+
+
+def test_redis_is_killed_and_comes_back_empty(console, settings, broker):
+    run = start(SMALL)
+    with worker(settings, REDIS_URL=broker.url(), **SLOW):
+        tick(settings, REDIS_URL=broker.url())
+        until(partial(at_chunk, 5))
+        broker.end(signal.SIGKILL)
+        tick(settings, REDIS_URL=broker.url())  # it has nobody to tell, and says so instead of failing
+        broker.start()
+        finish_by_ticks(settings, run, REDIS_URL=broker.url())
+    assert_undisturbed(console)
+
+
+def test_redis_is_frozen_in_the_middle(console, settings, broker):
+    """Chunks in hand are ended meanwhile, a tick comes to its end; thawed, ticks see to the rest."""
+    run = start(SMALL)
+    with worker(settings, REDIS_URL=broker.url(), **SLOW):
+        tick(settings, REDIS_URL=broker.url())
+        until(partial(at_chunk, 5))
+        with broker.frozen():
+            tick(settings, REDIS_URL=broker.url())
+            until(lambda: not run.chunks.filter(state=ChunkState.LEASED).exists())
+        finish_by_ticks(settings, run, REDIS_URL=broker.url())
+    assert_undisturbed(console)
+
+
+@pytest.mark.parametrize("verb", ["pause", "retry"])
+def test_an_admin_action_answers_within_two_seconds_though_redis_is_frozen(console, settings, broker, client, verb):
+    run = start(SMALL)
+    steps.step(run, owner="tester")
+    if verb == "retry":
+        chunk = chunks.claim(run, owner="tester")
+        chunks.fail(chunk, "for the test")
+        runs.end(run, RunState.FAILED, code=RunReason.CHUNK_FAILED, reason="", by="tester", now=now())
+    client.force_login(factories.superuser())
+    with sent_to(broker.url()), broker.frozen():
+        began = time.monotonic()
+        answer = client.post(reverse(f"admin:migration_run_{verb}", args=[run.pk]))
+        seconds = time.monotonic() - began
+    assert answer.status_code == 302, answer.content.decode()
+    assert seconds < AT_MOST
+    run.refresh_from_db()
+    assert run.state == (RunState.PAUSED if verb == "pause" else RunState.RUNNING)
