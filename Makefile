@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo test check lint types drift stop clean
+.PHONY: help venv demo test check lint types drift openapi stop clean
 
 # Whether `make demo` goes on to serve the console: make demo SERVE=0 stops before.
 SERVE ?= 1
@@ -28,7 +28,7 @@ demo: venv ## sample data, gates, dry run and production of the sample accounts,
 test: venv ## all tests
 	$(PY) -m pytest tests
 
-check: lint types drift test ## lint, types, schema-migration drift, tests: what CI runs; changes no file
+check: lint types drift openapi test ## lint, types, schema-migration drift, OpenAPI document, tests: what CI runs; changes no file
 
 lint: venv ## ruff: rules and format
 	$(PY) -m ruff check .
@@ -39,6 +39,10 @@ types: venv ## mypy
 
 drift: venv ## models without a schema migration?
 	$(PY) manage.py makemigrations --check --dry-run
+
+openapi: venv ## the OpenAPI document: valid, and the committed one current?
+	@$(PY) manage.py spectacular --validate --fail-on-warn | cmp - status_api/openapi.yaml || \
+	  { echo "Write it anew: manage.py spectacular --validate --fail-on-warn --file status_api/openapi.yaml" >&2; exit 1; }
 
 stop: ## stop the embedded servers
 	@[ ! -x $(PY) ] || $(PY) -m calm_console.embedded stop

@@ -1,10 +1,13 @@
 """The Celery app: `celery -A calm_console worker` does the work, `celery -A calm_console beat` sends the one tick a minute."""
 
 import os
+import signal
+import sys
 from pathlib import Path
 
+from billiard import active_children
 from celery import Celery
-from celery.signals import beat_init, worker_init
+from celery.signals import beat_init, worker_init, worker_process_init, worker_shutting_down
 
 from calm_console import embedded
 
@@ -21,3 +24,16 @@ def start_embedded(**_: object) -> None:
     """A worker or beat on a machine without URLs brings its own servers up; beat finds the folder for its schedule."""
     Path(app.conf.beat_schedule_filename).parent.mkdir(parents=True, exist_ok=True)
     embedded.start(os.environ)
+
+
+@worker_process_init.connect
+def stop_when_told(**_: object) -> None:
+    """A child that is told to stop leaves as an inline run does: the chunk in hand is handed back on the way out, uncounted."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+@worker_shutting_down.connect
+def tell_children(**_: object) -> None:
+    """TERM reaches the parent alone, which would wait for its children's turns to end."""
+    for child in active_children():
+        child.terminate()

@@ -66,6 +66,8 @@ USMAN_URL = url("USMAN_URL")
 IAG_URL = url("IAG_URL")
 
 CRM_USER_NAME_COLUMN = env.str("CRM_USER_NAME_COLUMN", default="full_name")
+CRM_USER_DEACTIVATED_COLUMN = env.str("CRM_USER_DEACTIVATED_COLUMN", default="deactivated_at")
+CRM_USER_DELETED_COLUMN = env.str("CRM_USER_DELETED_COLUMN", default="deleted_at")
 CRM_ORGANIZATION_ATTRIBUTE = env.str("CRM_ORGANIZATION_ATTRIBUTE", default="organization_id")
 CRM_STATEMENT_TIMEOUT_SECONDS = number("CRM_STATEMENT_TIMEOUT_SECONDS", 300, least=1)
 CDP_STATEMENT_TIMEOUT_SECONDS = number("CDP_STATEMENT_TIMEOUT_SECONDS", 300, least=1)
@@ -76,9 +78,23 @@ SAFETY_LAG_HOURS = number("SAFETY_LAG_HOURS", 24)
 SEAM_LAG_SECONDS = number("SEAM_LAG_SECONDS", 10)
 CHUNK_SIZE = number("CHUNK_SIZE", 10_000, least=1)
 LEASE_SECONDS = number("LEASE_SECONDS", 30, least=1)
+FORCE_AFTER_SECONDS = number("FORCE_AFTER_SECONDS", 300)
 WORKERS_PER_RUN = number("WORKERS_PER_RUN", 4, least=1)
 TURN_SECONDS = number("TURN_SECONDS", 20, least=1)
+READ_AT_ONCE = number("READ_AT_ONCE", 4, least=1)
+READ_LAG_LIMIT_SECONDS = number("READ_LAG_LIMIT_SECONDS", 30, least=1)
+READ_CHUNK_SECONDS = number("READ_CHUNK_SECONDS", 20, least=1)
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+
+EMAIL_URL = env.str("EMAIL_URL", default="").strip()
+NOTIFY_EMAIL_TO = env.list("NOTIFY_EMAIL_TO", default=[])
+NOTIFY_EMAIL_FROM = env.str("NOTIFY_EMAIL_FROM", default="calm-console@localhost")
+NOTIFY_WEBHOOK_URL = env.str("NOTIFY_WEBHOOK_URL", default="").strip()
+NOTIFY_WEBHOOK_SECRET = env.str("NOTIFY_WEBHOOK_SECRET", default="").strip()
+NOTIFY_WEBHOOK_ALLOW_PRIVATE = env.bool("NOTIFY_WEBHOOK_ALLOW_PRIVATE", default=False)
+
+STATUS_ALLOWED_ORIGINS = env.list("STATUS_ALLOWED_ORIGINS", default=[])
+STATUS_REQUESTS_PER_MINUTE = number("STATUS_REQUESTS_PER_MINUTE", 60, least=1)
 # --------------------------------------------------------------------------------------------------------------------
 
 
@@ -96,13 +112,35 @@ def console_database() -> dict[str, object]:
     return config | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True}
 
 
+def mail_server() -> dict[str, Any]:
+    """EMAIL_URL as Django wants it; without one, whatever is sent goes nowhere."""
+    if not EMAIL_URL:
+        return {"EMAIL_BACKEND": "django.core.mail.backends.dummy.EmailBackend"}
+    try:
+        found: dict[str, Any] = {key: value for key, value in env.email_url_config(EMAIL_URL).items() if key.isupper() and key != "OPTIONS"}
+    except (ImproperlyConfigured, ValueError) as error:
+        raise ImproperlyConfigured("EMAIL_URL must be smtp://, smtp+tls:// or smtp+ssl://user:password@host:port.") from error
+    return found
+
+
+globals().update(mail_server())
+EMAIL_TIMEOUT = 10  # seconds
+DEFAULT_FROM_EMAIL = NOTIFY_EMAIL_FROM
+if NOTIFY_EMAIL_TO and not EMAIL_URL:
+    raise ImproperlyConfigured("EMAIL_URL is not set, though NOTIFY_EMAIL_TO is: set it to smtp://user:password@host:port.")
+if NOTIFY_WEBHOOK_URL and not NOTIFY_WEBHOOK_SECRET:
+    raise ImproperlyConfigured("NOTIFY_WEBHOOK_SECRET is not set, though NOTIFY_WEBHOOK_URL is: set it to a long random text.")
+
 GATE_POLICY = "gates.policies.decide"
+STATUS_VISIBLE_POLICY = "gates.policies.is_open"  # asked for gate G
 
 DATABASES = {"default": console_database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
     "migration",
+    "gates",
+    "status_api",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -110,9 +148,14 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
+    "rest_framework",
+    "corsheaders",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -142,6 +185,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("id", "Bahasa Indonesia")]  # of the status endpoint; the pages for staff are in English
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
@@ -154,6 +198,36 @@ WHITENOISE_USE_FINDERS = True
 SESSION_COOKIE_HTTPONLY = True
 X_FRAME_OPTIONS = "DENY"
 SILENCED_SYSTEM_CHECKS: list[str] = []
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}  # the throttle's; the status endpoint needs no Redis
+
+REST_FRAMEWORK = {
+    # Each view says whom it admits; a view that forgot would admit nobody.
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"]
+    + (["rest_framework.renderers.BrowsableAPIRenderer"] if DEBUG else []),
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "status_api.problems.answer",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,  # ?format= chooses nothing
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "CALM console: migration status",
+    "DESCRIPTION": "How far the move of an account's CRM history is. docs/status-api.md has the how-to.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {"StateEnum": "status_api.status.State"},
+}
+
+CORS_ALLOWED_ORIGINS = STATUS_ALLOWED_ORIGINS
+CORS_URLS_REGEX = r"^/api/v1/migration-status$"
+CORS_ALLOW_CREDENTIALS = True
+CORS_ALLOW_METHODS = ["GET", "HEAD", "OPTIONS"]
+CORS_ALLOW_HEADERS = ["accept", "accept-language", "if-none-match"]
+CORS_EXPOSE_HEADERS = ["ETag", "Retry-After"]
+CORS_PREFLIGHT_MAX_AGE = 600
 
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True  # the chunk table is the truth; a result would be a second one

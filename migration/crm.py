@@ -9,7 +9,7 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
-from migration.doors import Misconfigured, check_idle, connect, translated
+from migration.doors import Misconfigured, Outage, check_idle, connect, is_outage, translated
 
 VARIABLE = "CRM_DATABASE_URL"
 NEEDED = {
@@ -33,6 +33,12 @@ NEEDED = {
 INTEGERS = {"smallint", "integer", "bigint"}
 UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 TEXTS = {"character varying", "text"}
+
+# A primary that writes nothing sends nothing: the time of the last replayed transaction then grows, though nothing is missing.
+LAG = """
+    SELECT CASE WHEN NOT pg_is_in_recovery() THEN NULL
+                WHEN EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+                ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END"""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,28 @@ class Crm:
         with translated(VARIABLE):
             return self.connection.execute(query, parameters or None).fetchall()
 
+    def refusal(self, statement: sql.Composed) -> tuple[str | None, str]:
+        """Try a write that must be refused, in a transaction that is always taken back: (SQLSTATE, the server's words); None where it went through.
+
+        The transaction may write as far as the session's own setting goes; a standby allows none.
+        """
+        check_idle(self.connection)
+        standby = self.rows("SELECT pg_is_in_recovery()")[0][0]
+        with translated(VARIABLE):
+            self.connection.execute("BEGIN" if standby else "BEGIN READ WRITE")
+            try:
+                self.connection.execute("SET LOCAL lock_timeout = '2s'")
+                return None, self.connection.execute(statement).statusmessage or ""
+            except psycopg.errors.LockNotAvailable as error:
+                raise Outage(f"{VARIABLE}: another session holds a lock, so no write could be tried ({error}): wait for it.") from error
+            except psycopg.Error as error:
+                if is_outage(error) or isinstance(error, psycopg.errors.QueryCanceled):
+                    raise
+                return error.sqlstate, error.diag.message_primary or ""
+            finally:
+                if not self.connection.closed:
+                    self.connection.rollback()
+
     def users(self, ids: list[str]) -> dict[str, tuple[str | None, str | None]]:
         """CRM users by id, as text: (e-mail, name). Ids that the table does not hold are absent."""
         if not ids:
@@ -107,6 +135,12 @@ class Crm:
             name=sql.Identifier(settings.CRM_USER_NAME_COLUMN), type=sql.SQL(self.user_key_type())
         )
         return {key: (email, name) for key, email, name in self.rows(query, (self.storable_ids(ids),))}
+
+    def lag(self) -> float | None:
+        """Seconds that the replica is behind its primary; None where this is no replica. One that has replayed all it was sent is not behind."""
+        with translated(VARIABLE):
+            row = self.connection.execute(LAG).fetchone()
+        return None if row is None or row[0] is None else max(0.0, float(row[0]))
 
     def user_key_type(self) -> str:
         """users.id's own type; it may differ from audits.user_id's (an integer there, a bigint here)."""
@@ -122,11 +156,6 @@ class Crm:
         if self.user_key_type() == "uuid":
             return [i for i in ids if UUID_TEXT.fullmatch(i)]
         return ids
-
-    def excess_rights(self) -> list[str]:
-        """What the role may do beyond SELECT on the two tables, in words; a warning here, for gate A a refusal."""
-        with translated(VARIABLE):
-            return excess_rights(self.connection)
 
 
 def look_at(connection: psycopg.Connection) -> Shape:
@@ -189,25 +218,3 @@ def columns(connection: psycopg.Connection, table: str) -> dict[str, str]:
         SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute a
         WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
     return dict(connection.execute(query, (table,)).fetchall())
-
-
-def excess_rights(connection: psycopg.Connection) -> list[str]:
-    """Elevated attributes, writable tables and other readable tables of the current role."""
-    found = []
-    role = connection.execute("SELECT rolname, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user").fetchone()
-    if role:
-        found += [f"role {role[0]} has {name}" for name, has in zip(("SUPERUSER", "CREATEDB", "CREATEROLE"), role[1:], strict=True) if has]
-    query = """
-        SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.oid IN (to_regclass('audits'), to_regclass('users')),
-               has_table_privilege(c.oid, 'INSERT') OR has_table_privilege(c.oid, 'UPDATE')
-               OR has_table_privilege(c.oid, 'DELETE') OR has_table_privilege(c.oid, 'TRUNCATE')
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%%'
-          AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
-        ORDER BY 1"""
-    for table, ours, writable in connection.execute(query, ()).fetchall():
-        if writable:
-            found.append(f"it may write {table}")
-        elif not ours:
-            found.append(f"it may read {table}")
-    return found

@@ -9,9 +9,19 @@ from calm_console.faults import sentence
 
 GOES_AWAY = ("08", "53", "57P", "58", "40001", "25P03")  # connection, resources, shutdown, system, recovery conflict, idle timeout
 
+BROKEN_OFF = (None, "40001", "57P01")  # the connection went, a conflict with recovery, the session was ended
+
 
 class Outage(RuntimeError):
     """A system outside does not answer. Nothing is wrong with the data: waiting cures it."""
+
+
+class BrokenOff(Outage):
+    """The server ended a statement, or the connection, in the middle: a replica does so where replay must go on."""
+
+    def __init__(self, sentence: str, variable: str) -> None:
+        super().__init__(sentence)
+        self.variable = variable
 
 
 class Misconfigured(RuntimeError):
@@ -28,6 +38,8 @@ def translated(variable: str) -> Iterator[None]:
     except psycopg.errors.QueryCanceled as error:
         raise Outage(sentence(variable, error)) from error
     except psycopg.Error as error:
+        if error.sqlstate in BROKEN_OFF:
+            raise BrokenOff(sentence(variable, error), variable) from error
         if is_outage(error):
             raise Outage(sentence(variable, error)) from error
         raise

@@ -49,6 +49,9 @@ def count_effect(draft: MappingDraft, *, now: datetime) -> None:
     base = revisions.current()
     try:
         found = [e.as_json() for e in effects.count(draft.document, Account.objects.filter(gone=False), now=now, pulse=lambda: None)]
+    except Refused as error:  # gates A and B come after the mapping, so the first one is published without a count
+        keep(draft, {"effect": None, "effect_digest": digest, "effect_reason": f"Not counted: {error}", "effect_at": None})
+        return
     except (Outage, Misconfigured) as error:
         keep(draft, {"effect": None, "effect_digest": "", "effect_reason": f"Not counted: {error}", "effect_at": None})
         return
@@ -70,7 +73,7 @@ def check_can_publish(draft: MappingDraft) -> None:
         raise Refused("Another revision was published since this draft was started: start a new draft from it.")
     if mappings.digest(draft.document) == (draft.based_on.digest if draft.based_on else ""):
         raise Refused("The draft is equal to the current revision: there is nothing to publish.")
-    if draft.effect is None or draft.effect_digest != mappings.digest(draft.document):
+    if draft.effect_digest != mappings.digest(draft.document):
         raise Refused("The draft's effect is not counted yet: count it first, so that you know what you publish.")
 
 

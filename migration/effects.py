@@ -62,7 +62,7 @@ class Doors(NamedTuple):
 
 
 def count(document: object, accounts: Iterable[Account], *, now: datetime, pulse: Callable[[], None]) -> Iterator[Effect]:
-    """The effect of publishing `document` on each account. Raises MappingError, Outage or Misconfigured."""
+    """The effect of publishing `document` on each account. Raises MappingError, Outage or Misconfigured; Refused while gates are closed."""
     mappings.parse(document)
     revision = MappingRevision.objects.order_by("-number").first()
     with opened() as doors:
@@ -124,7 +124,10 @@ def outlooks(world: World, batch: Batch) -> dict[Key, Outlook]:
 
 
 def world(account: Account, document: object, doors: Doors, people: People, *, now: datetime, pulse: Callable[[], None]) -> World:
-    """The world of a dry run that the account would have under this mapping now."""
+    """The world of a dry run that the account would have under this mapping now. Raises Refused where the gates allow none."""
+    decision = runs.gate_decision(account, RunMode.DRY_RUN, now=now)
+    if decision.refusals:
+        raise runs.Refused(" ".join(decision.refusals))
     moments = watermark.resolve(doors.cdp, account, now=now, safety_lag=timedelta(hours=settings.SAFETY_LAG_HOURS))
     address = worlds.address("CRM_DATABASE_URL")
     run = Run(
@@ -132,7 +135,7 @@ def world(account: Account, document: object, doors: Doors, people: People, *, n
         account=account,
         mode=RunMode.DRY_RUN,
         mapping_revision=MappingRevision(number=0, document=document),
-        capabilities=sorted(runs.gate_decision(account, RunMode.DRY_RUN).capabilities),
+        capabilities=sorted(decision.capabilities),
         watermark=watermark.as_json(moments),
         link_index=links.up_to_date(mappings.parse(document), doors.crm, address, now=now, pulse=pulse),
     )

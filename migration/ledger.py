@@ -27,6 +27,7 @@ class Ledger:
     actor_kinds: Counter[str] = field(default_factory=Counter)
     recategorised: Counter[str] = field(default_factory=Counter)
     beyond: Counter[str] = field(default_factory=Counter)
+    withdrawn: int = 0  # rows of it that were removed again; the outcomes stay what they were
 
     @property
     def outcomes(self) -> int:
@@ -51,7 +52,7 @@ class Ledger:
 
 def of(run: Run) -> Ledger:
     """The run's ledger as far as its chunks are done."""
-    ledger = Ledger(candidates=run.candidates or 0)
+    ledger = Ledger(candidates=run.candidates or 0, withdrawn=sum((run.withdrawal or {}).get("removed", {}).values()))
     for plain in run.chunks.filter(state=ChunkState.DONE).values_list("receipt", flat=True).iterator():
         add(ledger, Receipt.from_json(plain or {}))
     for reason in run.quarantined.filter(waiver__isnull=False).values_list("reason", flat=True):

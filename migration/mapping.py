@@ -13,7 +13,7 @@ from typing import Any
 from migration.mapping_checks import MappingError
 from migration.mapping_document import ACTIONS, ID_SET_OF_ROLE, OTHER_END, ActorKind, Role, normalise
 from migration.mapping_json import json_text, same_json
-from migration.mapping_secrets import key_pattern, raw_key_pattern
+from migration.mapping_secrets import ESCAPED_KEY, key_pattern, raw_key_pattern, raw_literals
 
 __all__ = [
     "ACTIONS",
@@ -57,6 +57,7 @@ def parse(document: object) -> "Mapping":
         actor_overrides=_actor_overrides(normal["actor_overrides"]),
         secret_key=key_pattern(normal["secrets"]),
         secret_pattern=raw_key_pattern(normal["secrets"]),
+        secret_literals=raw_literals(normal["secrets"]),
     )
 
 
@@ -125,6 +126,8 @@ class Mapping:
     secret_pattern: re.Pattern[bytes]
     """Finds `"key" :` of every key that may be secret in JSON's bytes, as they are or as a field of COPY's text format. It never misses
     one, but may find one that is_secret then denies: any key that is written with a backslash, a text that looks like a key."""
+    secret_literals: tuple[bytes, ...] | None
+    """In lower case, what no secret key is without, unless it is written with a backslash; None where nothing can be said."""
 
     def classes(self, role: Role) -> tuple[str, ...]:
         """The classes of a role, sorted by name."""
@@ -138,6 +141,14 @@ class Mapping:
     def is_secret(self, key: str) -> bool:
         """Whether an attribute is on the secrets list. `A` and `a` are the same there, letters beyond ASCII are themselves."""
         return self.secret_key.fullmatch(key) is not None
+
+    def may_hold_secret(self, raw: bytes) -> bool:
+        """Whether secret_pattern finds anything; told by plain searches in most cases, which take a fifth of its time."""
+        if self.secret_literals is not None and not ESCAPED_KEY.search(raw):
+            lower = raw.lower()
+            if not any(map(lower.__contains__, self.secret_literals)):
+                return False
+        return self.secret_pattern.search(raw) is not None
 
     def category_overrides_of(self, crm_organization_id: int | None) -> tuple[CategoryOverride, ...]:
         """An account's overrides and the global ones, the one that wins first."""

@@ -12,6 +12,10 @@ _INSIDE = rb'[^"\\]'  # a byte of a key that is written without escapes
 _ESCAPED_KEY = rb'\\.[^"\\]*+"'  # from the last escape of a key to its end
 _COLON = rb"(?:\s|\\[nrt])*:"  # COPY's text format writes a line break as a backslash and a letter
 
+ESCAPED_KEY = re.compile(
+    _ESCAPED_KEY + _COLON, re.DOTALL
+)  # in raw JSON; begins with a letter of its own, so that most texts are passed over quickly
+
 
 def key_pattern(globs: Sequence[str]) -> re.Pattern[str]:
     """A pattern whose fullmatch tells a secret key."""
@@ -27,6 +31,15 @@ def raw_key_pattern(globs: Sequence[str]) -> re.Pattern[bytes]:
         return re.compile(_NEVER.encode())
     alternatives = b"|".join([*map(_end_of_key, globs), _ESCAPED_KEY])
     return re.compile(b"(?:" + alternatives + b")" + _COLON, re.IGNORECASE | re.DOTALL)
+
+
+def raw_literals(globs: Sequence[str]) -> tuple[bytes, ...] | None:
+    """In lower case, a piece of each glob's last part: raw JSON without any of them, and without ESCAPED_KEY, holds no secret key.
+
+    None where a glob has no such piece.
+    """
+    pieces = [max(next((part for part in reversed(glob.split("*")) if part), "").split("?"), key=len) for glob in globs]
+    return tuple(piece.encode().lower() for piece in pieces) if all(pieces) else None
 
 
 def _whole_key(glob: str) -> str:

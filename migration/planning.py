@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from psycopg import sql
 
-from migration.crm import TEXTS, Crm
+from migration.crm import TEXTS, Crm, Shape
 from migration.links import Reader
 from migration.mapping import Mapping, Role
 from migration.pipeline.queries import array, companions, literals, watermark_of_row
@@ -15,6 +16,12 @@ from migration.watermark import from_json
 PERSONS_AT_ONCE = 2000
 LAST_PERSON = 2**63 - 1
 MOST_PERSONS_PER_CHUNK = 20_000  # contacts without any audit cost a look-up each
+
+
+class HasShape(Protocol):
+    """The CRM, as far as a query's text depends on it."""
+
+    shape: Shape
 
 
 @dataclass(frozen=True)
@@ -50,13 +57,13 @@ def count(crm: Crm, mapping: Mapping, watermark: dict[str, str], persons: list[i
             yield PersonCount(person, *found[person])
 
 
-def counting_query(crm: Crm, mapping: Mapping, watermark: dict[str, str], source: sql.Composed) -> sql.Composed:
+def counting_query(crm: HasShape, mapping: Mapping, watermark: dict[str, str], source: sql.Composed) -> sql.Composed:
     return sql.SQL("SELECT person, count(*), count(*) FILTER (WHERE {before}) FROM {source} a GROUP BY person").format(
         before=before(crm, mapping, watermark), source=source
     )
 
 
-def sources(crm: Crm, mapping: Mapping, persons: list[int], links: Links) -> Iterator[sql.Composed]:
+def sources(crm: HasShape, mapping: Mapping, persons: list[int], links: Links) -> Iterator[sql.Composed]:
     """Subqueries that together give every audit with each of these persons it concerns, as column `person`: no pair twice.
 
     Contact rules 1 and 2; 4; then 3 and 5, whose audits the LinkIndex names.
@@ -90,7 +97,7 @@ def sources(crm: Crm, mapping: Mapping, persons: list[int], links: Links) -> Ite
         )
 
 
-def before(crm: Crm, mapping: Mapping, watermark: dict[str, str]) -> sql.Composed:
+def before(crm: HasShape, mapping: Mapping, watermark: dict[str, str]) -> sql.Composed:
     """Whether audit `a` is a candidate by its time."""
     return sql.SQL("(a.created_at IS NULL OR a.created_at < {})").format(watermark_of_row(crm.shape, mapping, from_json(watermark)))
 

@@ -32,7 +32,10 @@ class Progress:
 def of(run: Run, *, now: datetime) -> Progress:
     done = Q(state=ChunkState.DONE)
     sums = run.chunks.aggregate(
-        total=Sum("expected"), done=Sum("expected", filter=done), chunks=Count("id"), chunks_done=Count("id", filter=done)
+        total=Sum("expected"),
+        done=Sum("expected", filter=done),
+        chunks=Count("id", filter=~Q(state=ChunkState.SPLIT)),
+        chunks_done=Count("id", filter=done),
     )
     seconds = ((run.finished_at or now) - run.started_at).total_seconds() if run.started_at else 0
     finished = sums["done"] or 0

@@ -6,7 +6,7 @@ from uuid import uuid4
 from django.db import transaction
 from django.db.models import Max, QuerySet
 
-from migration import events, runs, verdicts
+from migration import events, runs, summaries, verdicts
 from migration.cdp import Cdp
 from migration.models import Account, Chunk, MappingRevision, QuarantinedCandidate, RivalClaim, Run, Waiver
 from migration.pipeline.flow import VERSION
@@ -20,7 +20,7 @@ def latest_run(account: Account) -> Run | None:
     return Run.objects.filter(account=account, mode=RunMode.PRODUCTION).exclude(state=RunState.CANCELLED).first()
 
 
-def check_can_retry(run: Run) -> None:
+def check_can_retry(run: Run, *, now: datetime) -> None:
     """Raise runs.Refused with the sentence that says why this run's quarantine cannot be tried again."""
     latest = latest_run(run.account)
     if run.mode != RunMode.PRODUCTION:
@@ -32,11 +32,12 @@ def check_can_retry(run: Run) -> None:
     active = Run.objects.active().filter(account=run.account).first()
     if active is not None:
         raise runs.Refused(f"{active} is {active.state}: wait for it, or cancel it, before candidates of {run} are tried again.")
-    decision = runs.gate_decision(run.account, RunMode.PRODUCTION)
-    if decision.refusals:
-        raise runs.Refused(" ".join(decision.refusals))
+    refusals = runs.gate_decision(run.account, RunMode.PRODUCTION, now=now, run=run).refusals
+    if refusals:
+        raise runs.Refused(" ".join(refusals))
+    capabilities = sorted(runs.gate_decision(run.account, RunMode.DRY_RUN, now=now).capabilities)
     revision = MappingRevision.objects.order_by("-number").first()
-    if (run.mapping_revision, run.pipeline_version, run.capabilities) != (revision, VERSION, sorted(decision.capabilities)):
+    if (run.mapping_revision, run.pipeline_version, run.capabilities) != (revision, VERSION, capabilities):
         raise runs.Refused(f"Mapping, gates or pipeline have changed since {run}: run the account again, which tries everything again.")
 
 
@@ -44,10 +45,10 @@ def retry(candidates: QuerySet[QuarantinedCandidate], cdp: Cdp, *, by: str, now:
     """Have candidates processed again, as chunks of their own run; how many, by run. Waived ones stay waived. Raises Refused."""
     with transaction.atomic():
         # Two retries at once, or a run's start: the second sees what the first did.
-        list(Account.objects.select_for_update().filter(pk__in=candidates.values("account")).order_by("pk"))
+        list(Account.objects.select_for_update(no_key=True).filter(pk__in=candidates.values("account")).order_by("pk"))
         found = by_run(candidates)
         for run in found:
-            check_can_retry(run)
+            check_can_retry(run, now=now)
         for run, again in found.items():
             refresh_rivals(run, cdp)
             add_chunks(run, again)
@@ -122,3 +123,4 @@ def settle(run: Run, *, by: str, now: datetime) -> None:
         Run.objects.filter(pk=run.pk, state=RunState.PARTIAL).update(
             reason_code=RunReason.QUARANTINED, reason=verdicts.quarantined_sentence(left)
         )
+        summaries.refresh(run.account, now=now)

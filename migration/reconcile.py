@@ -3,6 +3,7 @@
 What it cannot see is written in docs/verification.md.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -66,13 +67,15 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
     found = Verification(accounted=ledger.outcomes)
     sample = Sampler(SAMPLE, run.uuid)
     aside = set_aside(run)
+    put_aside = {person for person, _ in aside}
     for batch in batches(world):
         checkpoint("verifying")
-        source = source_keys(world, list(batch.claims))
-        found.candidates += len(source)
-        sample.offer(key for key, empty in source.items() if not empty and key not in aside)
+        source = source_ids(world, list(batch.claims))
+        found.candidates += sum(number for number, _ in source.values())
+        for person, (_, ids) in source.items():
+            sample.offer(person, less(ids, person, aside) if person in put_aside else ids)
         if run.writes:
-            found.lacking += compare(source, batch, world, aside, found)
+            found.lacking += look_closely(source, batch, world, aside, found)
     if run.writes:
         found.missing = len(found.lacking)
         for person, audit in found.lacking[:EXAMPLES]:
@@ -103,21 +106,76 @@ def batches(world: World) -> Iterator[Batch]:
         yield Batch(0, HIGHEST_PERSON, {})
 
 
+def source_ids(world: World, persons: list[int]) -> dict[int, tuple[int, str]]:
+    """Person -> how many candidates, and the ids of those that change something, ascending, as `our_ids` writes them. By sets, through SQL of
+    its own, not the extractor's."""
+    parts = [
+        sql.SQL("SELECT a.person, a.id, {empty} AS nothing FROM {source} a WHERE {before}").format(
+            empty=nothing_changed(world), source=source, before=before_watermark(world)
+        )
+        for source in sources(world.crm, world.mapping, persons, world.links.of(persons))
+    ]
+    statement = sql.SQL(
+        """SELECT person, count(*), coalesce(string_agg(to_hex(id | (-9223372036854775808)), ',' ORDER BY id) FILTER (WHERE NOT nothing), '')
+           FROM ({parts}) candidate GROUP BY person"""
+    )
+    if not parts:
+        return {}
+    rows = world.crm.rows(statement.format(parts=sql.SQL(" UNION ALL ").join(parts)))
+    return {int(person): (number, ids) for person, number, ids in rows}
+
+
+def our_ids(world: World, batch: Batch) -> dict[int, str]:
+    """Person -> the audits of the account's rows of ours, ascending: the lower half of each row's id, in hexadecimal."""
+    query = """SELECT ('x' || encode(person, 'hex'))::bit(48)::bigint, string_agg(encode(audit, 'hex'), ',' ORDER BY audit)
+               FROM (SELECT substring(uuid_send(id) FOR 6) AS person, substring(uuid_send(id) FROM 9) AS audit FROM contact_activity_logs
+                     WHERE id BETWEEN %s AND %s AND account_id = %s AND origin = 'crm_migration') ours GROUP BY person"""
+    return dict(world.cdp.rows(query, limits(batch, world)))
+
+
+def look_closely(source: dict[int, tuple[int, str]], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
+    """Where a person's candidates are not exactly our rows, see key by key what is missing, stale, live, or has another outcome."""
+    ours = our_ids(world, batch)
+    doubtful = [person for person in source.keys() | ours.keys() if ours.get(person, "") != source.get(person, (0, ""))[1]]
+    if not doubtful:
+        return []
+    keys = source_keys(world, [person for person in doubtful if person in batch.claims])
+    rows = {(person, audit_of(text)) for person in doubtful for text in ours.get(person, "").split(",") if text}
+    return compare(keys, rows, batch, world, aside, found)
+
+
+def less(ids: str, person: int, aside: set[Key]) -> str:
+    """A person's ids without those that have another outcome."""
+    return ",".join(text for text in ids.split(",") if text and (person, audit_of(text)) not in aside)
+
+
+def audit_of(text: str) -> int:
+    """The audit id of a row's lower half."""
+    return int(text, 16) & ((1 << 62) - 1)
+
+
+def nothing_changed(world: World) -> sql.Composed:
+    return sql.SQL("coalesce(a.action = 'update' AND {}, false)").format(sql.SQL(EMPTY[world.crm.shape.changes]))
+
+
+def before_watermark(world: World) -> sql.Composed:
+    return before(world.crm, world.mapping, {entity: moment.isoformat() for entity, moment in world.watermark.items()})
+
+
 def source_keys(world: World, persons: list[int]) -> dict[Key, bool]:
-    """Candidate key -> whether it is an update that changed nothing. By sets, through SQL of its own, not the extractor's."""
-    empty = sql.SQL(f"a.action = 'update' AND {EMPTY[world.crm.shape.changes]}")
-    limit = before(world.crm, world.mapping, {entity: moment.isoformat() for entity, moment in world.watermark.items()})
-    statement = sql.SQL("SELECT a.person, a.id, coalesce({empty}, false) FROM {source} a WHERE {before}")
+    """Candidate key -> whether it is an update that changed nothing."""
+    statement = sql.SQL("SELECT a.person, a.id, {empty} FROM {source} a WHERE {before}")
     return {
         (int(person), audit): nothing
         for source in sources(world.crm, world.mapping, persons, world.links.of(persons))
-        for person, audit, nothing in world.crm.rows(statement.format(empty=empty, source=source, before=limit))
+        for person, audit, nothing in world.crm.rows(
+            statement.format(empty=nothing_changed(world), source=source, before=before_watermark(world))
+        )
     }
 
 
-def compare(source: dict[Key, bool], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
-    """The batch's candidates that have neither a row of ours, nor a live one, nor another outcome; rows beyond them are counted as stale."""
-    ours = our_keys(world, batch)
+def compare(source: dict[Key, bool], ours: set[Key], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
+    """The candidates that have neither a row of ours, nor a live one, nor another outcome; rows beyond them are counted as stale."""
     found.stale_keys += sorted(ours - source.keys())
     open_keys = [key for key, empty in source.items() if not empty and key not in ours and key not in aside]
     if not open_keys:
@@ -130,8 +188,16 @@ def our_keys(world: World, batch: Batch) -> set[Key]:
     """Keys of the account's rows of ours in the batch's range, read off their ids."""
     query = """SELECT id FROM contact_activity_logs
                WHERE id BETWEEN %s AND %s AND account_id = %s AND origin = 'crm_migration'"""
-    first, last = UUID(row_id(min(batch.first, HIGHEST_PERSON), 0)), UUID(row_id(min(batch.last, HIGHEST_PERSON), (1 << 62) - 1))
-    return {key_of(row[0]) for row in world.cdp.rows(query, (first, last, world.account_id))}
+    return {key_of(row[0]) for row in world.cdp.rows(query, limits(batch, world))}
+
+
+def limits(batch: Batch, world: World) -> tuple[UUID, UUID, UUID]:
+    """The lowest and the highest id that a row of the batch can have, and the account."""
+    return (
+        UUID(row_id(min(batch.first, HIGHEST_PERSON), 0)),
+        UUID(row_id(min(batch.last, HIGHEST_PERSON), (1 << 62) - 1)),
+        world.account_id,
+    )
 
 
 def key_of(identifier: UUID) -> Key:
@@ -165,17 +231,33 @@ def map_again(sample: list[Key], world: World, found: Verification) -> None:
 
 
 class Sampler:
-    """A fair sample of a stream of unknown length (reservoir sampling), the same for the same run."""
+    """A fair sample of a stream of unknown length, the same for the same run.
+
+    Source: K.-H. Li, "Reservoir-sampling algorithms of time complexity O(n(1 + log(N/n)))", 1994, algorithm L: what is not chosen is
+    stepped over, not looked at.
+    """
 
     def __init__(self, size: int, seed: UUID) -> None:
-        self.size, self.seen = size, 0
+        self.size, self.seen, self.next, self.weight = size, 0, 0, 1.0
         self.chosen: list[Key] = []
         self.random = random.Random(seed.int)  # noqa: S311 - a sample, no secret
 
-    def offer(self, keys: Iterator[Key]) -> None:
-        for key in keys:
-            self.seen += 1
-            if len(self.chosen) < self.size:
-                self.chosen.append(key)
-            elif (place := self.random.randrange(self.seen)) < self.size:
-                self.chosen[place] = key
+    def offer(self, person: int, ids: str) -> None:
+        """A person's candidates, as `source_ids` gives them."""
+        number = ids.count(",") + 1 if ids else 0
+        if self.next < self.seen + number:
+            each = ids.split(",")
+            while self.next < self.seen + number:
+                self.take((person, audit_of(each[self.next - self.seen])))
+        self.seen += number
+
+    def take(self, key: Key) -> None:
+        """Choose the key, once the sample is full in the place of another; and decide which comes next."""
+        if len(self.chosen) < self.size:
+            self.chosen.append(key)
+        else:
+            self.chosen[self.random.randrange(self.size)] = key
+        self.next += 1
+        if len(self.chosen) == self.size:
+            self.weight *= math.exp(math.log(1.0 - self.random.random()) / self.size)
+            self.next += math.floor(math.log(1.0 - self.random.random()) / math.log1p(-self.weight))

@@ -9,10 +9,10 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils.module_loading import import_string
 
-from migration import chunks, events, worlds
-from migration.models import Account, MappingRevision, Run
+from migration import chunks, events, fences, outbox, reaper, summaries, worlds
+from migration.models import Account, Chunk, MappingRevision, Run
 from migration.pipeline.flow import VERSION
-from migration.states import FINISHED, ChunkState, IllegalMove, RunMode, RunReason, RunState, check_run_move
+from migration.states import FINISHED, RUN_MOVES, VERBS, Overtaken, RunMode, RunReason, RunState, Verb, check_run_move, possible
 
 
 class Refused(RuntimeError):
@@ -39,14 +39,16 @@ class Wish:
     account: Account
     mode: RunMode
     chunk_size: int | None = None
+    downgrade_confirmed: bool = False  # production may run with fewer capabilities than the account's last production run
 
 
 def start(wish: Wish, *, by: str, now: datetime) -> Run:
     """The account's active run if it is this very wish, else a new one in state planned.
 
-    A run that nobody works on and that is another wish is cancelled; one that somebody works on raises Busy. Raises Refused.
+    A run that nobody works on and that is another wish is cancelled; one that somebody works on raises Busy. Raises Refused, and Outage where
+    a gate cannot be measured.
     """
-    decision = gate_decision(wish.account, wish.mode)
+    decision = gate_decision(wish.account, wish.mode, now=now, measure=True, downgrade_confirmed=wish.downgrade_confirmed)
     if decision.refusals:
         raise Refused(" ".join(decision.refusals))
     revision = MappingRevision.objects.order_by("-number").first()
@@ -58,45 +60,133 @@ def start(wish: Wish, *, by: str, now: datetime) -> Run:
     }  # fmt: skip
     try:
         with transaction.atomic():
-            Account.objects.select_for_update().get(pk=wish.account.pk)  # two starts at once: the second sees the first's run
+            Account.objects.select_for_update(no_key=True).get(pk=wish.account.pk)  # two starts at once: the second sees the first's run
             return continued(wish, asked, by=by, now=now) or created(wish, asked, by=by, now=now)
     except IntegrityError as error:
         raise Busy(f"Another run of {wish.account} was started at this moment: try again.") from error
 
 
-def gate_decision(account: Account, mode: RunMode) -> Decision:
-    """What the gates allow: the one seam through which migration asks them."""
-    decision: Decision = import_string(settings.GATE_POLICY)(account, mode)
+def gate_decision(
+    account: Account, mode: RunMode, *, now: datetime, measure: bool = False, run: Run | None = None, downgrade_confirmed: bool = False
+) -> Decision:
+    """What the gates allow: the one seam through which migration asks them; see gates.policies.decide."""
+    decide = import_string(settings.GATE_POLICY)
+    decision: Decision = decide(account, mode, now=now, measure=measure, run=run, downgrade_confirmed=downgrade_confirmed)
     return decision
+
+
+def may_go_on(run: Run, *, by: str, now: datetime, measure: bool = False) -> bool:
+    """Whether the gates that production needs still stand; a run for which one has lapsed is paused, with the reason.
+
+    Asked before each chunk; `measure` has older evidence measured again, and then raises Outage where that cannot be done.
+    """
+    if not run.writes or run.state not in VERBS[Verb.PAUSE]:
+        return True  # a wish and a withdrawal need no gate
+    refusals = gate_decision(run.account, RunMode(run.mode), now=now, measure=measure, run=run).refusals
+    if refusals:
+        pause(run, by=by, now=now, code=RunReason.GATE_LAPSED, reason=" ".join(refusals))
+    return not refusals
 
 
 def created(wish: Wish, asked: dict, *, by: str, now: datetime) -> Run:
     size = wish.chunk_size or settings.CHUNK_SIZE
     run = Run.objects.create(uuid=uuid4(), account=wish.account, chunk_size=size, planned_at=now, planned_by=by, **asked)
     events.record("run planned", f"{run.get_mode()} of {wish.account}, chunks of {size}", now=now, by=by, run=run)
+    if wish.downgrade_confirmed:
+        events.record("downgrade confirmed", "it may have fewer capabilities than the last production run", now=now, by=by, run=run)
+    if run.writes:
+        summaries.refresh(wish.account, now=now)
     return run
 
 
 def continued(wish: Wish, asked: dict, *, by: str, now: datetime) -> Run | None:
-    """The active run, taken up again; None where there is none, or it had to make way."""
-    run = Run.objects.active().filter(account=wish.account).first()
+    """The active run, taken up again; None where there is none, or it had to make way.
+
+    A paused run of the same wish is taken up, whoever paused it: a person who starts it says the same as one who resumes it, and gates
+    were asked again. A paused run of another wish stays: somebody put it aside, and somebody has to end it.
+    """
+    # Locked, so that nobody claims a chunk between the look at its leases and its end.
+    run = Run.objects.active().filter(account=wish.account).select_for_update(of=("self",)).first()
     if run is None:
         return None
     same = all(getattr(run, name) == value for name, value in asked.items()) and wish.chunk_size in (None, run.chunk_size)
     if same and run.state in (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING):
         return run
-    if same and run.state == RunState.INTERRUPTED:
-        return resume(run, by=by, now=now)
+    if same and run.state in (RunState.INTERRUPTED, RunState.PAUSING, RunState.PAUSED):
+        return taken_up(run, by=by, now=now)
     if chunks.is_held(run) or run.state not in (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING, RunState.INTERRUPTED):
         raise Busy(f"{run} is {run.state} and would have to end first: wait for it, or cancel it.")
-    move(run, RunState.CANCELLED, code=RunReason.SUPERSEDED, reason="Another run takes its place.", by=by, now=now)
+    end(run, RunState.CANCELLED, code=RunReason.SUPERSEDED, reason="Another run takes its place.", by=by, now=now)
     return None
 
 
-def resume(run: Run, *, by: str, now: datetime) -> Run:
-    """Go on with an interrupted run where it stopped."""
-    run.chunks.filter(state=ChunkState.PENDING).update(not_before=None)
+def taken_up(run: Run, *, by: str, now: datetime) -> Run:
+    """Go on with a run where it stopped. One that was being verified finds no chunk to do, and is verified from the beginning."""
+    chunks.wake(run)
     return move(run, RunState.RUNNING if run.chunks.exists() else RunState.PLANNED, by=by, now=now)
+
+
+def pause(run: Run, *, by: str, now: datetime, code: RunReason = RunReason.ASKED, reason: str = "") -> Run:
+    """Ask for a pause: no chunk is claimed any more, the workers end the one in hand. Paused at once where none is held; asked again, no change.
+
+    Raises Refused where the state does not allow it.
+    """
+    run.refresh_from_db()
+    if run.state in (RunState.PAUSING, RunState.PAUSED):
+        return run
+    check_verb(run, Verb.PAUSE)
+    try:
+        move(run, RunState.PAUSING, by=by, now=now, code=code, reason=reason or f"{by} asked for a pause.")
+    except Overtaken:
+        return pause(run, by=by, now=now, code=code, reason=reason)
+    return paused(run, by=by, now=now)
+
+
+def paused(run: Run, *, by: str, now: datetime) -> Run:
+    """A pausing run whose last chunk was handed back is paused; its reason stays."""
+    if run.state == RunState.PAUSING and not chunks.is_held(run):
+        return move(run, RunState.PAUSED, by=by, now=now, code=RunReason(run.reason_code), reason=run.reason)
+    return run
+
+
+def settle(run: Run, *, by: str, now: datetime) -> Run:
+    """What workers make of a wish once none of them holds a chunk: pausing becomes paused, cancelling cancelled.
+
+    Raises Outage where the CDP does not answer, which has to keep out whoever may still wake up.
+    """
+    run.refresh_from_db()
+    if run.state == RunState.CANCELLING and not chunks.is_held(run):
+        return end(run, RunState.CANCELLED, code=RunReason(run.reason_code), reason=run.reason, by=by, now=now)
+    return paused(run, by=by, now=now)
+
+
+def end(run: Run, new: RunState, *, code: RunReason, reason: str, by: str, now: datetime) -> Run:
+    """Move to a state after which nobody may write for this run: leases are taken away, and whoever held one is fenced in the CDP.
+
+    Raises Outage where the CDP cannot be asked for that; then nothing has changed.
+    """
+    with transaction.atomic():
+        left = seized(run)
+        move(run, new, code=code, reason=reason, by=by, now=now)
+        reaper.end_sessions(left)
+        fences.shut_out(run)
+    return run
+
+
+def seized(run: Run) -> list[Chunk]:
+    """Take away whatever leases there are, inside the transaction of the move that ends the work: nobody claims before it is over.
+
+    Locks in the order of everybody else: run, chunks, then the summary, which the move writes.
+    """
+    Run.objects.select_for_update().get(pk=run.pk)
+    return chunks.take_away(run)
+
+
+def check_verb(run: Run, verb: Verb) -> None:
+    """Raise Refused, naming what is possible, unless VERBS allows the verb now."""
+    if run.state not in VERBS[verb]:
+        now_possible = ", ".join(possible(run.state)) or "nothing"
+        raise Refused(f"{run} is {run.state}: {verb} is for a run that is {' or '.join(VERBS[verb])}. Possible now: {now_possible}.")
 
 
 def move(run: Run, new: RunState, *, by: str, now: datetime, code: RunReason = RunReason.NONE, reason: str = "", **fields: object) -> Run:
@@ -108,18 +198,30 @@ def move(run: Run, new: RunState, *, by: str, now: datetime, code: RunReason = R
         values["finished_at"] = now
     with transaction.atomic():
         if not Run.objects.filter(pk=run.pk, state=old).update(**values):
-            raise IllegalMove(f"{run} is no longer {old}: another process was faster.")
+            raise Overtaken(f"{run} is no longer {old}: another process was faster.")
         events.record(f"run {new}", reason or f"{old} to {new}", now=now, by=by, run=run)
+        if run.writes:
+            summaries.refresh(run.account, now=now)
+        outbox.run_moved(run.pk, now=now)
     run.refresh_from_db()
     return run
 
 
 def interrupt(run: Run, reason: str, *, by: str, now: datetime, code: RunReason = RunReason.OUTAGE) -> Run:
-    """Stop working on a run that cannot go on by itself; starting it again goes on where it stopped."""
+    """Stop working on a run that cannot go on by itself; starting it again goes on where it stopped. One that is to stop anyway stays as it is."""
     run.refresh_from_db()
+    if (RunState(run.state), RunState.INTERRUPTED) not in RUN_MOVES:
+        return run
     return move(run, RunState.INTERRUPTED, by=by, now=now, code=code, reason=reason)
 
 
-def note(run: Run, reason: str) -> None:
+def record(run: Run, **figures: object) -> None:
+    """Keep figures with a run; its state stays."""
+    Run.objects.filter(pk=run.pk).update(**figures)
+    run.refresh_from_db()
+
+
+def note(run: Run, reason: str, *, now: datetime, code: RunReason = RunReason.OUTAGE) -> None:
     """Say in words what a run is waiting for; its state stays."""
-    Run.objects.filter(pk=run.pk).update(reason_code=RunReason.OUTAGE, reason=reason)
+    Run.objects.filter(pk=run.pk).update(reason_code=code, reason=reason)
+    summaries.waits(run, now=now)

@@ -14,19 +14,33 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from migration import boundary, chunks, events, ledger, links, planning, reconcile, verdicts, watermark, worlds
+from migration import (
+    attempts,
+    boundary,
+    budget,
+    chunks,
+    events,
+    ledger,
+    links,
+    planning,
+    reaper,
+    reconcile,
+    runs,
+    verdicts,
+    watermark,
+    withdrawal,
+    worlds,
+)
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
 from migration.doors import Misconfigured, Outage
 from migration.models import Chunk, RivalClaim, Run
-from migration.pipeline.flow import Work, World, process_chunk
-from migration.pipeline.problems import Fenced, LiveRowSlippedIn, RowsDisagree
-from migration.runs import move
-from migration.states import FINISHED, ChunkState, IllegalMove, RunReason, RunState
+from migration.pipeline.flow import World
+from migration.runs import Refused, may_go_on, move
+from migration.states import FINISHED, ChunkState, IllegalMove, Overtaken, RunReason, RunState
 
 log = logging.getLogger(__name__)
-OUTAGE_WAIT = timedelta(seconds=30)
 
 
 class Step(StrEnum):
@@ -42,15 +56,16 @@ def step(run: Run, *, owner: str, turn: float | None = None) -> Step:
     run.refresh_from_db()
     try:
         return next_piece(run, owner=owner, turn=settings.TURN_SECONDS if turn is None else turn)
-    except chunks.LeaseLost:
-        return Step.WAITING  # another worker has it
+    except (chunks.LeaseLost, Overtaken, Refused) as overtaken:
+        log.info("run %s: %s", run.pk, overtaken)  # another worker has it, or a person asked for something else meanwhile
+        return Step.WAITING
     except (Outage, Misconfigured, IllegalMove):
         raise
     except Exception as error:
         # Nothing that waiting or trying again cures: said on the run, told in the log.
         log.exception("run %s failed while %s", run.pk, run.state)
         reason = f"{type(error).__name__} while the run was {run.state}; the log has the details."
-        move(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.STOPPED, reason=reason)
+        runs.end(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.STOPPED, reason=reason)
         return Step.FINISHED
 
 
@@ -61,7 +76,34 @@ def next_piece(run: Run, *, owner: str, turn: float) -> Step:
         return worked(run, owner=owner, turn=turn)
     if run.state == RunState.VERIFYING:
         return verified(run, owner=owner)
+    if run.state in (RunState.PAUSING, RunState.CANCELLING):
+        return settled(run, owner=owner)
+    if run.state == RunState.WITHDRAWING:
+        return withdrawn(run, owner=owner, turn=turn)
     return Step.FINISHED if run.state in FINISHED else Step.WAITING
+
+
+def settled(run: Run, *, owner: str) -> Step:
+    """See whether the last worker has handed its chunk back; free what a dead one holds."""
+    reaper.reap(run)
+    wish = run.state
+    runs.settle(run, by=owner, now=timezone.now())
+    return Step.WAITING if run.state == wish else Step.WORKED
+
+
+def withdrawn(run: Run, *, owner: str, turn: float) -> Step:
+    """Remove rows under the run's own lease for about a turn."""
+    with leased(run, owner) as mine:
+        if not mine:
+            return Step.WAITING
+        turn_ends = time.monotonic() + turn
+
+        def goes_on() -> bool:
+            renew(run)
+            return time.monotonic() < turn_ends
+
+        withdrawal.proceed(run, by=owner, now=timezone.now(), pulse=goes_on)
+    return Step.WORKED
 
 
 # --- planning -------------------------------------------------------------------------------------------------------
@@ -69,6 +111,7 @@ def next_piece(run: Run, *, owner: str, turn: float) -> Step:
 
 def planned(run: Run, *, owner: str) -> Step:
     """Count the candidates and cut the chunks, under the run's own lease."""
+    worlds.check_fits(run)
     with leased(run, owner) as mine:
         if not mine:
             return Step.WAITING
@@ -156,53 +199,35 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
     if not chunks.available(run):
         return end_of_chunks(run, owner=owner)
     turn_ends = time.monotonic() + turn
-    with worlds.opened(run) as world:
-        while time.monotonic() < turn_ends and (chunk := chunks.claim(run, owner=owner)):
-            process(chunk, world)
-    return Step.WORKED
-
-
-def process(chunk: Chunk, world: World) -> None:
-    """One chunk from claim to receipt. An outage hands it back and goes on to the caller; a data error is tried again, then fails it."""
-    if chunk.attempts > chunks.MOST_ATTEMPTS:
-        chunks.fail(chunk, f"{chunks.MOST_ATTEMPTS} workers began it and did not come back")
-        return
-    started = time.monotonic()
-    world.checkpoint = lambda name: chunks.beat(chunk)
     try:
-        with chunks.heartbeat(chunk):
-            receipt = process_chunk(work_of(chunk), world)
-        chunks.finish(chunk, receipt, seconds=time.monotonic() - started, now=timezone.now())
-    except (chunks.LeaseLost, Fenced):
-        log.warning("chunk %s of run %s went to another worker", chunk.number, chunk.run_id)
-    except Outage as error:
-        chunks.hand_back(chunk, str(error), outage=True, wait=OUTAGE_WAIT)
+        with worlds.opened(run) as world:
+            sessions = reaper.sessions_of(world)
+            while time.monotonic() < turn_ends and may_go_on(run, by=owner, now=timezone.now()):
+                reaper.reap(run)
+                if not (chunk := next_chunk(run, world, sessions, owner=owner)):
+                    break
+                attempts.process(chunk, world, owner=owner)
+    except (SystemExit, KeyboardInterrupt):
+        chunks.let_go(run, owner=owner)
         raise
-    except Misconfigured as error:
-        chunks.hand_back(chunk, str(error), outage=True)
-        raise
-    except RowsDisagree as error:
-        chunks.disagreed(chunk, str(error))
-    except Exception as error:
-        log.exception("chunk %s of run %s, attempt %s", chunk.number, chunk.run_id, chunk.attempts)
-        chunks.failed_attempt(chunk, f"{type(error).__name__}: {error}" if isinstance(error, LiveRowSlippedIn) else type(error).__name__)
-    except BaseException:
-        chunks.hand_back(chunk, "the worker was stopped", outage=True)
-        raise
+    run.refresh_from_db()
+    if run.state in (RunState.PAUSING, RunState.CANCELLING):
+        settled(run, owner=owner)
+    return Step.WAITING if run.state == RunState.RUNNING and run.reason_code == RunReason.READ_BUDGET else Step.WORKED
 
 
-def work_of(chunk: Chunk) -> Work:
-    return Work(
-        chunk=chunk.uuid,
-        token=chunk.token,
-        generation=chunk.generation,
-        person_from=chunk.person_from,
-        person_to=chunk.person_to,
-        audit_from=chunk.audit_from,
-        audit_to=chunk.audit_to,
-        pairs=[(person, audit) for person, audit, _ in chunk.pairs] if chunk.pairs is not None else None,
-        retried=[tuple(each) for each in chunk.pairs or ()],
-    )
+def next_chunk(run: Run, world: World, sessions: chunks.Sessions, *, owner: str) -> Chunk | None:
+    """The run's next chunk, as far as the read budget leaves room for one; why it does not is said on the run."""
+    now = timezone.now()
+    budget.look(world.crm, now=now)
+    with transaction.atomic():  # of two workers that want the last room, one sees that the other has it
+        waits = budget.reason_to_wait(budget.locked(), chunks.being_read())
+        chunk = None if waits else chunks.claim(run, owner=owner, sessions=sessions)
+    if waits:
+        runs.note(run, waits, now=now, code=RunReason.READ_BUDGET)
+    elif chunk and run.reason_code in (RunReason.READ_BUDGET, RunReason.OUTAGE):
+        runs.note(run, "", now=now, code=RunReason.NONE)
+    return chunk
 
 
 def end_of_chunks(run: Run, *, owner: str) -> Step:
@@ -214,7 +239,7 @@ def end_of_chunks(run: Run, *, owner: str) -> Step:
         if ChunkState.FAILED in states:
             worst = run.chunks.filter(state=ChunkState.FAILED).order_by("number").first()
             reason = f"Chunk {worst.number} failed: {worst.reason}." if worst else ""
-            move(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.CHUNK_FAILED, reason=reason)
+            runs.end(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.CHUNK_FAILED, reason=reason)
         else:
             move(run, RunState.VERIFYING, by=owner, now=timezone.now())
     except IllegalMove:

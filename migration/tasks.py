@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from calm_console.celery import app
-from migration import chunks, drafts, runs, steps
+from migration import beats, chunks, drafts, notify, reaper, runs, steps
 from migration.doors import Misconfigured, Outage
 from migration.models import MappingDraft, Run
 from migration.states import FINISHED, RunReason, RunState
@@ -29,7 +29,7 @@ def work(*, run_id: int) -> None:
     try:
         outcome = steps.step(run, owner=worker_name())
     except Outage as error:
-        runs.note(run, str(error))
+        runs.note(run, str(error), now=timezone.now())
         return  # the tick nudges again
     except Misconfigured as error:
         runs.interrupt(run, str(error), by=worker_name(), now=timezone.now(), code=RunReason.STOPPED)
@@ -41,8 +41,8 @@ def work(*, run_id: int) -> None:
 
 
 def work_here(run: Run) -> None:
-    """Do a run's work in this process until it ends. Raises Outage or Misconfigured, with the run interrupted."""
-    while run.state not in FINISHED:
+    """Do a run's work in this process until it ends, or is paused. Raises Outage or Misconfigured, with the run interrupted."""
+    while run.state not in (*FINISHED, RunState.PAUSED):
         try:
             if steps.step(run, owner=worker_name(), turn=1.0) == steps.Step.WAITING:
                 time.sleep(0.5)
@@ -61,9 +61,37 @@ def count_effect(*, draft_id: int) -> None:
 
 @app.task(name="migration.tick")
 def tick() -> None:
-    """What beat sends once a minute: nudges for every run that has work. Two ticks at once only double nudges."""
-    for run in Run.objects.workable():
-        nudge_all(run)
+    """What beat sends once a minute: dead workers' chunks are freed, every run that has work is nudged. Two ticks at once only double nudges."""
+    reaper.reap()
+    beats.advance(now=timezone.now())
+    for run in Run.objects.workable().select_related("account"):
+        if gates_stand(run):
+            nudge_all(run)
+    for notification in notify.due(now=timezone.now()):
+        nudge_notification(notification)
+
+
+@app.task(name="migration.send_notification")
+def send_notification(*, notification_id: int) -> None:
+    """Try to deliver one message; where that fails, a later tick sends it here again."""
+    notify.send(notification_id, now=timezone.now())
+
+
+def nudge_notification(notification_id: int) -> None:
+    """Ask a worker to send a message. The broker may be away: then the next tick asks again."""
+    try:
+        send_notification.apply_async(kwargs={"notification_id": notification_id}, retry=False)
+    except Exception as error:  # noqa: BLE001 - whatever the broker raises, the message is still in its table
+        log.warning("no nudge for notification %s: the broker at REDIS_URL does not answer (%s)", notification_id, type(error).__name__)
+
+
+def gates_stand(run: Run) -> bool:
+    """Whether the run's gates still stand, older evidence measured again; a system that does not answer is no reason to stop."""
+    try:
+        return runs.may_go_on(run, by="tick", now=timezone.now(), measure=True)
+    except Outage as error:
+        log.warning("gates of run %s were not measured again: %s", run.pk, error)
+        return True
 
 
 def nudge_all(run: Run) -> None:

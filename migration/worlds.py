@@ -18,23 +18,38 @@ from migration.models import NameCollision, RivalClaim, Run, Waiver
 from migration.people import People
 from migration.pipeline.actors import ActorMapper
 from migration.pipeline.categories import CategoryMapper
-from migration.pipeline.flow import World
+from migration.pipeline.flow import VERSION, World
 from migration.usman import Usman
 
 
 @contextmanager
 def opened(run: Run) -> Iterator[World]:
     """The world of a planned run; its connections are closed at the end. Raises Outage or Misconfigured."""
-    if run.systems != systems():
-        raise Misconfigured(
-            f"CRM_DATABASE_URL or CDP_DATABASE_URL names another database here than where {run} was planned: "
-            "start the account's run again with these, or give this process the same ones."
-        )
+    check_fits(run)
     with ExitStack() as stack:
         usman = stack.enter_context(closing(Usman()))
         crm, cdp = stack.enter_context(closing(Crm())), stack.enter_context(closing(Cdp()))
         users = stack.enter_context(closing(Crm()))  # asked while the first session is in the middle of its COPY
         yield world(run, crm, cdp, People(run, users, usman), rivals_of(run))
+
+
+def check_fits(run: Run) -> None:
+    """Raise Misconfigured unless this process would do the run as it was planned: by the same pipeline, on the same CRM and CDP."""
+    check_systems(run)
+    if run.pipeline_version != VERSION:
+        raise Misconfigured(
+            f"{run} was planned by pipeline version {run.pipeline_version}, this process has version {VERSION}: "
+            "end the workers of the older release, then start the account's run again."
+        )
+
+
+def check_systems(run: Run) -> None:
+    """Raise Misconfigured unless the CRM and the CDP are here the ones that the run was planned on."""
+    if run.systems != systems():
+        raise Misconfigured(
+            f"CRM_DATABASE_URL or CDP_DATABASE_URL names another database here than where {run} was planned: "
+            "start the account's run again with these, or give this process the same ones."
+        )
 
 
 def systems() -> str:
@@ -51,11 +66,11 @@ def address(variable: str) -> str:
     return f"{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
 
 
-def check() -> list[str]:
-    """Open and close all three doors; what is more than needed comes back as warnings. Raises Outage or Misconfigured."""
+def check() -> None:
+    """Open and close all three doors. Raises Outage or Misconfigured."""
     Usman().close()
-    with closing(Crm()) as crm, closing(Cdp()):
-        return crm.excess_rights()
+    with closing(Crm()), closing(Cdp()):
+        pass
 
 
 def world(run: Run, crm: Crm, cdp: Cdp, people: People, rivals: dict[int, set[int]]) -> World:

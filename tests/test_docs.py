@@ -196,7 +196,9 @@ def drawn() -> str:
     runs = drawing("Runs", states.RUN_MOVES, states.RunState.PLANNED, states.FINISHED)
     chunks = drawing("Chunks", states.CHUNK_MOVES, states.ChunkState.PENDING, ())
     members = "\n".join(f"- `{name}`: {', '.join(getattr(states, name))}" for name in GROUPS)
-    return f"{runs}\n\n{chunks}\n\n## Which states are in which group\n\n{members}"
+    verbs = "\n".join(f"| {verb} | {', '.join(fitting)} |" for verb, fitting in states.VERBS.items())
+    asked = f"## What people may ask\n\n| verb | of a run that is |\n|---|---|\n{verbs}"
+    return f"{runs}\n\n{chunks}\n\n{asked}\n\n## Which states are in which group\n\n{members}"
 
 
 def drawing(title: str, moves: Mapping[Any, str], first: str, last: tuple[str, ...]) -> str:

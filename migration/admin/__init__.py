@@ -2,17 +2,34 @@
 
 from django.contrib import admin
 
-from migration.admin import account, chunk, event, link_index, mapping_draft, mapping_revision, name_collision, quarantine, run, stale_row
+from migration.admin import (
+    account,
+    batch,
+    chunk,
+    event,
+    link_index,
+    mapping_draft,
+    mapping_revision,
+    name_collision,
+    notification,
+    quarantine,
+    read_budget,
+    run,
+    stale_row,
+)
 
 __all__ = [
     "account",
+    "batch",
     "chunk",
     "event",
     "link_index",
     "mapping_draft",
     "mapping_revision",
     "name_collision",
+    "notification",
     "quarantine",
+    "read_budget",
     "run",
     "stale_row",
 ]

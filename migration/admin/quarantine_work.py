@@ -7,6 +7,7 @@ from functools import partial
 
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 
 from migration import quarantine, tasks
 from migration.admin.work import within_patience
@@ -82,7 +83,7 @@ def outlook(choice: Choice, *, retries: bool) -> Outlook:
         found.refusals.append("None of them is quarantined any more.")
     for run in runs.values() if retries else ():
         try:
-            quarantine.check_can_retry(run)
+            quarantine.check_can_retry(run, now=timezone.now())
         except Refused as error:
             found.refusals.append(str(error))
     return found

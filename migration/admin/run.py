@@ -7,13 +7,13 @@ from django.utils.html import format_html
 
 from migration.admin import filters, links, run_report
 from migration.admin.display import NOTHING, duration, moment, number, pill, visible
-from migration.admin.records import RecordAdmin
+from migration.admin.run_control import RunControl
 from migration.models import Run
 from migration.states import RunMode, RunState
 
 
 @admin.register(Run)
-class RunAdmin(RecordAdmin):
+class RunAdmin(RunControl):
     plural = "Runs"
     list_display = ("name", "shown_account", "shown_mode", "shown_state", "shown_reason", "shown_candidates", "planned", "took")
     list_filter = (filters.one_of("state", RunState), filters.one_of("mode", RunMode), filters.ByAccount)
@@ -30,7 +30,7 @@ class RunAdmin(RecordAdmin):
         run = context["original"]
         is_mendable = run.writes and run.state == RunState.PARTIAL
         may_retry = is_mendable and request.user.has_perm("migration.change_quarantinedcandidate")
-        context |= {"report": run_report.of(run, now=timezone.now()), "may_retry": may_retry}
+        context |= {"report": run_report.of(run, now=timezone.now()), "may_retry": may_retry, "buttons": self.buttons(request, run)}
         return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="run", ordering="pk")

@@ -32,11 +32,15 @@ class WorkAdmin(RecordAdmin):
         if not (self.may_work(request, permission) and self.has_view_permission(request)):
             raise PermissionDenied
 
+    def check_view(self, request: HttpRequest) -> None:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
     def work_url(self, route: str, view: View, name: str) -> URLPattern:
-        return path(route, self.admin_site.admin_view(view), name=f"migration_{self.opts.model_name}_{name}")
+        return path(route, self.admin_site.admin_view(view), name=f"{self.opts.app_label}_{self.opts.model_name}_{name}")
 
     def address(self, name: str, *arguments: object) -> str:
-        return reverse(f"admin:migration_{self.opts.model_name}_{name}", args=arguments)
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_{name}", args=arguments)
 
     def found(self, request: HttpRequest, pk: int) -> Any:
         return get_object_or_404(self.get_queryset(request), pk=pk)
@@ -47,7 +51,7 @@ class WorkAdmin(RecordAdmin):
         """One page of work, in the frame of the record's own pages."""
         frame = {"opts": self.opts, "plural": self.plural, "original": original, "subtitle": visible_text(original) if original else None}
         return TemplateResponse(
-            request, f"admin/migration/{template}", self.admin_site.each_context(request) | frame | {"title": title} | context
+            request, f"admin/{self.opts.app_label}/{template}", self.admin_site.each_context(request) | frame | {"title": title} | context
         )
 
     def back(self, request: HttpRequest, record: models.Model | None, *, said: str = "", level: int = messages.SUCCESS) -> HttpResponse:

@@ -11,7 +11,7 @@ import psycopg
 from django.core.management.base import BaseCommand, CommandError
 
 from migration.doors import Misconfigured, Outage
-from migration.models import Account
+from migration.models import Account, Run
 from migration.runs import Busy, Refused
 
 
@@ -57,6 +57,15 @@ def who() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
+
+
+def run_of(number: int) -> Run:
+    """The run of that number, or a CommandError."""
+    run = Run.objects.select_related("account").filter(pk=number).first()
+    if run is None:
+        newest = Run.objects.order_by("-pk").values_list("pk", flat=True).first()
+        raise CommandError(f"There is no run {number}{f'; the newest is {newest}' if newest else ''}.")
+    return run
 
 
 def account_of(organisation: int) -> Account:

@@ -19,7 +19,8 @@ class Chunk(models.Model):
     audit_from = models.BigIntegerField(null=True, help_text="Inclusive; set for a heavy contact only.")
     audit_to = models.BigIntegerField(null=True, help_text="Exclusive.")
     pairs = models.JSONField(null=True, help_text="Single candidates to try again: [[CRM person id, audit id, reason], ...].")
-    expected = models.PositiveBigIntegerField(help_text="Audits of these contacts when the run was planned.")
+    parent = models.ForeignKey("self", null=True, on_delete=models.CASCADE, related_name="parts", help_text="The chunk it was split from.")
+    expected = models.PositiveBigIntegerField(help_text="Audits of these contacts when the run was planned; a split chunk's are its parts'.")
 
     state = models.CharField(max_length=16, default=ChunkState.PENDING)
     reason = models.TextField(blank=True)
@@ -30,6 +31,9 @@ class Chunk(models.Model):
     token = models.PositiveBigIntegerField(default=0)
     lease_owner = models.TextField(blank=True)
     lease_expires_at = models.DateTimeField(null=True)
+
+    sessions = models.JSONField(null=True, help_text="The worker's in the CRM and the CDP: {system: [[process id, its start], ...]}.")
+    ended_at = models.DateTimeField(null=True, help_text="When it was done, failed or split; the database's clock.")
 
     receipt = models.JSONField(null=True, help_text="Counts as committed in the CDP; see pipeline/records.py.")
     seconds = models.FloatField(null=True)
@@ -48,7 +52,10 @@ class Chunk(models.Model):
             models.CheckConstraint(condition=~Q(state=ChunkState.DONE) | Q(receipt__isnull=False), name="chunk_done_has_receipt"),
             models.CheckConstraint(condition=Q(audit_to__isnull=True) | Q(person_from=F("person_to")), name="chunk_split_is_one_contact"),
         ]
-        indexes = [models.Index(fields=["run", "state", "number"], name="chunk_queue")]
+        indexes = [
+            models.Index(fields=["run", "state", "number"], name="chunk_queue"),
+            models.Index(fields=["run", "-ended_at"], name="chunk_last_ended"),
+        ]
 
     def __str__(self) -> str:
         return f"Chunk {self.number} of run {self.run_id}"

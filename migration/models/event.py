@@ -1,6 +1,7 @@
 from django.db import models
 
 from migration.models.account import Account
+from migration.models.batch import Batch
 from migration.models.run import Run
 
 
@@ -13,6 +14,7 @@ class Event(models.Model):
     sentence = models.TextField()
     account = models.ForeignKey(Account, null=True, on_delete=models.PROTECT)
     run = models.ForeignKey(Run, null=True, on_delete=models.PROTECT, related_name="events")
+    batch = models.ForeignKey(Batch, null=True, on_delete=models.PROTECT, related_name="events")
 
     class Meta:
         ordering = ("-id",)

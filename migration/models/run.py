@@ -38,6 +38,7 @@ class Run(models.Model):
     verification = models.JSONField(null=True)
     boundary = models.JSONField(null=True, help_text="Both systems at the seam; see boundary.py.")
     warnings = models.JSONField(default=list, help_text="What staff should know before they trust the run, in sentences.")
+    withdrawal = models.JSONField(null=True, help_text="Rows removed so far, by category; see withdrawal.py.")
 
     planned_at = models.DateTimeField()
     planned_by = models.TextField()
@@ -53,6 +54,7 @@ class Run(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        permissions = [("withdraw_run", "Can withdraw a run: remove its rows from the CDP")]
         constraints = [
             models.CheckConstraint(condition=Q(state__in=[*RunState]), name="run_state_known"),
             models.CheckConstraint(condition=Q(mode__in=[*RunMode]), name="run_mode_known"),

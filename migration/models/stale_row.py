@@ -13,6 +13,7 @@ class StaleRow(models.Model):
 
     class Meta:
         ordering = ("-run", "person_id", "audit_id")
+        permissions = [("remove_stalerow", "Can remove stale rows from the CDP")]
         constraints = [models.UniqueConstraint(fields=["run", "row_id"], name="stalerow_once")]
 
     def __str__(self) -> str:

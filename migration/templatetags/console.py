@@ -15,17 +15,23 @@ register.simple_tag(display.progress_bar)
 ORDER = (
     "Account",
     "Run",
+    "Batch",
     "Chunk",
+    "ReadBudget",
     "QuarantinedCandidate",
     "NameCollision",
     "StaleRow",
     "Event",
+    "Notification",
     "MappingDraft",
     "MappingRevision",
     "LinkIndex",
     "LinkOddity",
+    "Gate",
+    "SignOff",
+    "Evidence",
 )
-NAMES = {"QuarantinedCandidate": "Quarantine"}
+NAMES = {"ReadBudget": "Read budget", "QuarantinedCandidate": "Quarantine", "Gate": "Readiness"}
 
 
 @register.filter

@@ -379,7 +379,7 @@ def test_what_may_not_be_tried_again(few):
         retry(account=77)
 
 
-def no_gate_is_open(account: Account, mode: RunMode) -> Decision:
+def no_gate_is_open(account: Account, mode: RunMode, **how: object) -> Decision:
     return Decision(frozenset(), ["Gate A is not signed."])
 
 
@@ -390,7 +390,7 @@ def test_not_past_a_gate_nor_beside_another_run(few, settings):
     assert refused(run) == "Gate A is not signed."
     settings.GATE_POLICY = "tests.migration.policies.with_f"
     assert "have changed" in refused(run)
-    settings.GATE_POLICY = "gates.policies.decide"
+    settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
     dry = runs.start(runs.Wish(run.account, RunMode.DRY_RUN), by="ana", now=now())
     assert f"{dry} is planned" in refused(run)
     runs.interrupt(dry, "the server is away", by="ana", now=now())

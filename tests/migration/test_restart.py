@@ -37,6 +37,7 @@ def environment(settings) -> dict[str, str]:
     password = f":{quote(login['PASSWORD'], safe='')}" if login["PASSWORD"] else ""
     console = f"postgresql://{quote(login['USER'])}{password}@{quote(login['HOST'], safe='')}:{login['PORT']}/{login['NAME']}"
     return os.environ | {
+        "DJANGO_SETTINGS_MODULE": "tests.open_gates",
         "DATABASE_URL": console,
         "CRM_DATABASE_URL": settings.CRM_DATABASE_URL,
         "CDP_DATABASE_URL": settings.CDP_DATABASE_URL,

@@ -28,7 +28,7 @@ def test_every_row_outcome_and_number_is_the_oracles(console):
     assert len(console.activities("origin = 'crm_migration'")) == sum(len(expected(sample(), one).rows()) for one in ORGANISATIONS)
 
 
-def without_capabilities(account: Account, mode: RunMode) -> Decision:
+def without_capabilities(account: Account, mode: RunMode, **how: object) -> Decision:
     """What gates D and E allow before they are signed."""
     return Decision(frozenset())
 

@@ -164,7 +164,7 @@ def test_a_secret_never_leaves_the_crm(console):
 # --- again, and from the other column types -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["gates.policies.decide", "tests.migration.policies.with_f"])
+@pytest.mark.parametrize("policy", ["tests.migration.policies.with_d_and_e", "tests.migration.policies.with_f"])
 def test_a_second_run_and_json_and_jsonb_of_the_same_find_nothing_to_correct(console, settings, policy):
     """What Ruby YAML means is told apart from how the column keeps it: after each ALTER the rows are still right."""
     settings.GATE_POLICY = policy

@@ -10,6 +10,7 @@ from migration import mapping as mappings
 from migration.doors import Misconfigured, Outage
 from migration.management.output import Output, refusals_as_sentences, who
 from migration.models import Account
+from migration.runs import Refused
 
 
 class Command(BaseCommand):
@@ -56,7 +57,7 @@ def effect(document: object, out: Output) -> list[dict[str, object]] | None:
                 f"  organisation {found.organisation}: {found.changed:,} activities would change, {found.added:,} come, {found.removed:,} go;"
                 f" {found.loaded:,} of these are loaded already" + (f" ({moves})" if moves else "")
             )
-    except (Outage, Misconfigured) as error:
+    except (Outage, Misconfigured, Refused) as error:
         out.line(f"  The effect is not counted: {error}")
         return None
     return counted

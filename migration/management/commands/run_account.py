@@ -12,6 +12,7 @@ from migration.management.watching import Watch
 from migration.models import Run
 from migration.states import FINISHED, RunMode, RunReason, RunState
 
+LAPSED = 4  # the exit code where a gate lapsed meanwhile, as where one refuses
 EXIT_CODES = {RunState.SUCCEEDED: 0, RunState.PARTIAL: 3}
 
 
@@ -23,6 +24,7 @@ class Command(BaseCommand):
         parser.add_argument("--mode", required=True, choices=["dry-run", "production"])
         parser.add_argument("--inline", action="store_true", help="do the work in this process instead of on the workers")
         parser.add_argument("--chunk-size", type=positive, metavar="N", help="audits to a chunk (default: CHUNK_SIZE)")
+        parser.add_argument("--confirm-downgrade", action="store_true", help="production may have fewer capabilities than the last one had")
         parser.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
 
     @refusals_as_sentences
@@ -30,23 +32,18 @@ class Command(BaseCommand):
         account = account_of(options["organisation"])
         out = Output(self, options["json"])
         if options["inline"]:
-            warn_of_rights(worlds.check(), out)
+            worlds.check()
         mode = RunMode.DRY_RUN if options["mode"] == "dry-run" else RunMode.PRODUCTION
-        run = runs.start(runs.Wish(account, mode, options["chunk_size"]), by=who(), now=timezone.now())
+        wish = runs.Wish(account, mode, options["chunk_size"], downgrade_confirmed=options["confirm_downgrade"])
+        run = runs.start(wish, by=who(), now=timezone.now())
         stopped = work_inline(run, out) if options["inline"] else wait_for_workers(run, out)
         run.refresh_from_db()
         out.json(reports.as_json(run))
         if stopped:
-            raise CommandError(stopped)
+            raise CommandError(stopped, returncode=LAPSED if run.reason_code == RunReason.GATE_LAPSED else 1)
         for line in reports.in_words(run):
             out.line(line)
         sys.exit(EXIT_CODES.get(RunState(run.state), 1))
-
-
-def warn_of_rights(excess: list[str], out: Output) -> None:
-    if excess:
-        some = "; ".join(excess[:3]) + (f"; and {len(excess) - 3} more" if len(excess) > 3 else "")
-        out.aside(f"Warning: CRM_DATABASE_URL: the role may do more than SELECT on audits and users ({some}): gate A will refuse it.")
 
 
 def positive(text: str) -> int:
@@ -62,7 +59,7 @@ def work_inline(run: Run, out: Output) -> str | None:
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on the way out the chunk is handed back
     with Watch(run, out) as watch:
         try:
-            while run.state not in FINISHED:
+            while run.state not in (*FINISHED, RunState.PAUSED):
                 if steps.step(run, owner=owner, turn=1.0) == steps.Step.WAITING:
                     watch.waiting()
                     time.sleep(0.5)
@@ -74,16 +71,23 @@ def work_inline(run: Run, out: Output) -> str | None:
             return f"{error} Run {run.pk} is interrupted; the same command goes on where it stopped."
         finally:
             signal.signal(signal.SIGTERM, before)
-    return None
+    return paused(run)
 
 
 def wait_for_workers(run: Run, out: Output) -> str | None:
     """Nudge the workers and show how they get on. Stopping this command does not stop the run."""
     tasks.nudge_all(run)
     with Watch(run, out) as watch:
-        while run.state not in FINISHED and run.state != RunState.INTERRUPTED:
+        while run.state not in (*FINISHED, RunState.INTERRUPTED, RunState.PAUSED):
             time.sleep(0.5)
             run.refresh_from_db()
             watch.show()
             watch.renudge()
-    return run.reason if run.state == RunState.INTERRUPTED else None
+    return run.reason if run.state == RunState.INTERRUPTED else paused(run)
+
+
+def paused(run: Run) -> str | None:
+    """What to say of a run that a person or a gate paused meanwhile."""
+    return (
+        f"Run {run.pk} is paused: {run.reason} `manage.py control_run {run.pk} resume` goes on." if run.state == RunState.PAUSED else None
+    )

@@ -4,7 +4,7 @@ from migration import tasks
 
 
 class Command(BaseCommand):
-    help = "What beat does once a minute: nudge the workers for every run that has work."
+    help = "What beat does once a minute: free what dead workers left, go on with batches, see whether gates still stand, and nudge the workers."
 
     def handle(self, **options):
         tasks.tick()

@@ -1,0 +1,121 @@
+"""What staff do with a run: each verb has a page that shows its effect before it is done. Withdrawing, and stale rows, have their own."""
+
+from functools import partial
+from typing import Any
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern
+from django.utils import timezone
+
+from migration import chunks, control, stale, withdrawal
+from migration.admin.quarantine_work import asked
+from migration.admin.work import WorkAdmin, within_patience
+from migration.doors import Misconfigured, Outage
+from migration.models import Run
+from migration.runs import Busy, Refused
+from migration.states import WORKABLE, ChunkState, RunState, Verb, possible
+
+WITHDRAW = "migration.withdraw_run"
+REMOVE_STALE = "migration.remove_stalerow"
+MOST_STALE_SHOWN = 20
+NOT_DONE = (Refused, Busy, Outage, Misconfigured)
+
+# What each verb brings about; {held} chunks are at work, {open} are still to do, {failed} failed.
+EFFECTS = {
+    Verb.PAUSE: "No chunk is begun any more; the {held} in hand are ended, {open} wait. What is moved stays. Nobody but a person goes on with it.",
+    Verb.RESUME: "Workers go on with the {open} chunks that are still to do. What is done is not done again.",
+    Verb.CANCEL: "The {held} chunks in hand are handed back, {open} are never done. What is moved stays in the CDP; withdrawing the run removes it. "
+    "A cancelled run cannot be taken up again; the next run of the account finds what is there.",
+    Verb.RETRY: "The {failed} failed chunks are tried three times again, the {open} that are still to do are done; then the run is verified.",
+    Verb.FORCE: "The {held} chunks in hand are taken from their workers, whose sessions in the CRM and the CDP are ended. What a worker that still "
+    "lives had not committed is lost to it, and done again when the run goes on.",
+}
+
+
+class RunControl(WorkAdmin):
+    """Pages of work of a run."""
+
+    may = "migration.change_run"
+
+    def get_urls(self) -> list[URLPattern]:
+        acts = [self.work_url(f"<int:pk>/{verb}/", partial(self.ask, verb=verb), verb) for verb in EFFECTS]
+        rows = [
+            self.work_url("<int:pk>/withdraw/", self.withdraw, "withdraw"),
+            self.work_url("<int:pk>/stale/", self.remove_stale, "stale"),
+        ]
+        return [*acts, *rows, *super().get_urls()]
+
+    def buttons(self, request: HttpRequest, run: Run) -> list[dict[str, str]]:
+        """`{"label", "url"}` of what this person may ask of the run now."""
+        verbs = [verb for verb in possible(run.state) if self.may_work(request, WITHDRAW if verb == Verb.WITHDRAW else self.may)]
+        if not run.writes or run.state == RunState.WITHDRAWING:
+            verbs = [verb for verb in verbs if verb != Verb.WITHDRAW]
+        found = [{"label": f"{verb.capitalize()}…", "url": self.address(verb, run.pk)} for verb in verbs]
+        if run.writes and run.stale and self.may_work(request, REMOVE_STALE):
+            found.append({"label": "Remove stale rows…", "url": self.address("stale", run.pk)})
+        return found
+
+    def ask(self, request: HttpRequest, pk: int, verb: Verb) -> HttpResponse:
+        """Asked with GET it shows what would come of the verb; POST does it."""
+        self.check_may(request)
+        run = self.found(request, pk)
+        problem = ""
+        if request.method == "POST":
+            try:
+                control.act(verb, run, by=request.user.get_username(), now=timezone.now())
+                return self.acted(request, run)
+            except NOT_DONE as error:
+                run.refresh_from_db()
+                problem = str(error)
+        context = {"verb": verb, "effect": effect(verb, run), "is_possible": verb in possible(run.state), "problem": problem}
+        return self.page(request, "run/act.html", verb.capitalize(), original=run, **context)
+
+    def withdraw(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Asked with GET it counts in the CDP what would be removed; POST begins it, and the workers do it."""
+        self.check_may(request, WITHDRAW)
+        run = self.found(request, pk)
+        try:
+            if request.method == "POST":
+                withdrawal.begin(run, by=request.user.get_username(), now=timezone.now())
+                return self.acted(request, run)
+            found, problem = withdrawal.preview(run), ""
+        except NOT_DONE as error:
+            run.refresh_from_db()
+            found, problem = None, str(error)
+        return self.page(request, "run/withdraw.html", "Withdraw", original=run, preview=found, problem=problem)
+
+    def remove_stale(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Asked with GET it shows the list; POST removes the next of them, up to a step's number."""
+        self.check_may(request, REMOVE_STALE)
+        run = self.found(request, pk)
+        try:
+            stale.check(run)
+            if request.method == "POST":
+                step = stale.remove(run, by=request.user.get_username(), now=timezone.now())
+                said = (
+                    f"{step.removed:,} rows are removed, {step.kept:,} were no longer stale, or not ours, and stay; {run.stale:,} are left."
+                )
+                return self.back(request, run, said=said)
+            problem = ""
+        except NOT_DONE as error:
+            problem = str(error)
+        rows = run.stale_rows.order_by("person_id", "audit_id")
+        context = {"count": rows.count(), "rows": rows[:MOST_STALE_SHOWN], "at_once": stale.KEYS_AT_ONCE, "problem": problem}
+        return self.page(request, "run/stale.html", "Remove stale rows", original=run, **context)
+
+    def acted(self, request: HttpRequest, run: Run) -> HttpResponse:
+        """Back to the run, the workers nudged: should the broker be away, the next tick sees to it."""
+        if run.state in WORKABLE:
+            within_patience(partial(asked, run))
+        return self.back(request, run, said=f"{run} is {run.state}.", level=messages.SUCCESS)
+
+
+def effect(verb: Verb, run: Run) -> str:
+    """The verb's effect on this run, in words and numbers."""
+    if verb not in EFFECTS:
+        raise Http404
+    open_chunks = run.chunks.filter(state__in=(ChunkState.PENDING, ChunkState.LEASED)).count()
+    held, failed = chunks.leases(run), run.chunks.filter(state=ChunkState.FAILED).count()
+    numbers: dict[str, Any] = {"held": held, "open": open_chunks - held, "failed": failed}
+    return EFFECTS[verb].format(**{name: f"{number:,}" for name, number in numbers.items()})

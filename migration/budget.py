@@ -1,0 +1,108 @@
+"""The read budget: how much all workers together may ask of the CRM. The only writer of ReadBudget.
+
+Three things lower it: staff, who may stop reading or allow fewer readers; the replica's lag; and slow chunks, which are made smaller.
+"""
+
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+
+from migration import events
+from migration.crm import Crm
+from migration.models import ReadBudget
+
+LOOK_EVERY = timedelta(seconds=5)  # all workers together
+SMOOTH = 0.3  # the weight of the last chunk
+LEAST_AUDITS = 500
+
+
+def current() -> ReadBudget:
+    return ReadBudget.objects.get_or_create(pk=1)[0]
+
+
+def look(crm: Crm, *, now: datetime) -> None:
+    """Have the replica's lag measured, unless somebody did a moment ago. Raises Outage."""
+    budget = current()
+    if budget.looked_at is None or budget.looked_at <= now - LOOK_EVERY:
+        lag = crm.lag()
+        ReadBudget.objects.filter(pk=1).update(lag_seconds=lag, looked_at=now)
+
+
+def readers(budget: ReadBudget) -> int:
+    """How many chunks may be read at once now: as staff allow, fewer the further the replica is behind, none beyond the limit."""
+    most = budget.most_readers or settings.READ_AT_ONCE
+    if budget.stopped_at:
+        return 0
+    share = 1 - (budget.lag_seconds or 0) / settings.READ_LAG_LIMIT_SECONDS
+    return max(1, round(most * share)) if share > 0 else 0
+
+
+def reason_to_wait(budget: ReadBudget, reading: int) -> str:
+    """Why no further chunk may be read while `reading` are, in words; "" where one may."""
+    if budget.stopped_at:
+        note = f": {budget.note}" if budget.note else ""
+        return f"Reading from the CRM is stopped by {budget.stopped_by} since {budget.stopped_at:%Y-%m-%d %H:%M} UTC{note}."
+    most = readers(budget)
+    if not most:
+        return f"The CRM's replica is {budget.lag_seconds:.0f} s behind; nothing is read from {settings.READ_LAG_LIMIT_SECONDS} s on."
+    if reading < most:
+        return ""
+    behind = f", as the replica is {budget.lag_seconds:.0f} s behind" if budget.lag_seconds and budget.lag_seconds >= 1 else ""
+    return f"{reading} chunks are being read, and no more than {most} may be at once{behind}."
+
+
+def most_audits() -> float:
+    """From which number of audits on a chunk is made smaller."""
+    wanted = current().chunk_audits
+    return 1.5 * wanted if wanted else float("inf")
+
+
+def adapt(audits: int, seconds: float) -> None:
+    """Learn from a chunk that was read: chunks shall take about READ_CHUNK_SECONDS, and change their size smoothly."""
+    if not audits:
+        return
+    with transaction.atomic():
+        budget = locked()
+        paces = [seconds / audits * 1000, *([budget.seconds_per_1000] if budget.seconds_per_1000 is not None else [])]
+        pace = paces[0] if len(paces) == 1 else SMOOTH * paces[0] + (1 - SMOOTH) * paces[1]
+        wanted = max(LEAST_AUDITS, int(settings.READ_CHUNK_SECONDS / pace * 1000)) if pace else settings.CHUNK_SIZE
+        size = budget.chunk_audits or settings.CHUNK_SIZE
+        smooth = min(int(SMOOTH * wanted + (1 - SMOOTH) * size), 2 * size)
+        budget.seconds_per_1000 = pace
+        budget.chunk_audits = None if smooth >= settings.CHUNK_SIZE else max(LEAST_AUDITS, smooth)
+        budget.save(update_fields=["seconds_per_1000", "chunk_audits"])
+
+
+def shrink(audits: int) -> None:
+    """The replica broke off a chunk of this size: the next ones are half of it at most."""
+    with transaction.atomic():
+        budget = locked()
+        budget.chunk_audits = max(LEAST_AUDITS, min(audits, budget.chunk_audits or settings.CHUNK_SIZE) // 2)
+        budget.save(update_fields=["chunk_audits"])
+
+
+def stop(*, by: str, note: str, now: datetime) -> None:
+    """Let no worker read from the CRM any more once its chunk in hand is done."""
+    with transaction.atomic():
+        budget = locked()
+        if budget.stopped_at is None:
+            budget.stopped_at, budget.stopped_by, budget.note = now, by, note
+            budget.save(update_fields=["stopped_at", "stopped_by", "note"])
+            events.record("reading stopped", note or "no reason given", now=now, by=by)
+
+
+def allow(*, by: str, most_readers: int | None, note: str, now: datetime) -> None:
+    """Let workers read, no more than so many chunks at once (None: READ_AT_ONCE)."""
+    with transaction.atomic():
+        budget = locked()
+        budget.stopped_at, budget.stopped_by, budget.note, budget.most_readers = None, "", note, most_readers
+        budget.save(update_fields=["stopped_at", "stopped_by", "note", "most_readers"])
+        limit = f"{most_readers or settings.READ_AT_ONCE} chunks at once"
+        events.record("reading allowed", f"{limit}: {note}" if note else limit, now=now, by=by)
+
+
+def locked() -> ReadBudget:
+    """The row, for this transaction alone."""
+    current()
+    return ReadBudget.objects.select_for_update(no_key=True).get(pk=1)

@@ -1,0 +1,68 @@
+"""Removing rows of ours that are candidates no more, as a run's verification listed them. A person's act, never done by itself."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from migration import events, reconcile, runs, worlds
+from migration.models import Run, StaleRow
+from migration.pipeline.flow import World
+from migration.runs import Refused
+from migration.states import FINISHED, RunState
+from migration.withdrawal import KEYS_AT_ONCE, check_may_delete
+
+REMOVE = """
+    DELETE FROM contact_activity_logs WHERE id = ANY(%s) AND account_id = %s AND origin = 'crm_migration' RETURNING id"""
+
+CLAIMED = "SELECT DISTINCT source_id FROM contacts WHERE account_id = %s AND source = 'crm' AND source_id = ANY(%s)"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Rows removed, and rows that are listed no more since they are no longer stale, or no longer ours."""
+
+    removed: int
+    kept: int
+
+
+def check(run: Run) -> None:
+    """Raise Refused unless this run's list is the one to go by: that of the account's newest production run, and nobody is at work."""
+    if not run.writes:
+        raise Refused(f"{run} is a dry run: it lists no rows.")
+    if run.state not in FINISHED or run.state in (RunState.CANCELLED, RunState.WITHDRAWN):
+        raise Refused(f"{run} is {run.state}: stale rows are removed once a run has come to its end.")
+    newer = Run.objects.filter(account=run.account, mode=run.mode, pk__gt=run.pk).exclude(state=RunState.CANCELLED).first()
+    active = Run.objects.active().filter(account=run.account).first()
+    if newer or active:
+        raise Refused(f"{newer or active} came after {run}, whose list may be out of date: go by the list of the newest production run.")
+
+
+def remove(run: Run, *, by: str, now: datetime, most: int = KEYS_AT_ONCE) -> Step:
+    """Look at the next rows of the list again, and remove those that are still stale and ours, in one transaction of the CDP.
+
+    Raises Refused, Outage, and Misconfigured where a right is missing.
+    """
+    check(run)
+    listed = list(run.stale_rows.order_by("person_id", "audit_id")[:most])
+    with worlds.opened(run) as world:
+        check_may_delete(world.cdp)
+        still = still_stale(listed, world)
+        with world.cdp.transaction() as connection:
+            gone = connection.execute(REMOVE, ([row.row_id for row in still], world.account_id)).fetchall()
+    StaleRow.objects.filter(pk__in=[row.pk for row in listed]).delete()
+    runs.record(run, stale=run.stale_rows.count())
+    sentence = f"{len(gone):,} of {len(listed):,} rows that were looked at again; {run.stale or 0:,} are left on the list"
+    events.record("stale rows removed", sentence, now=now, by=by, run=run)
+    return Step(len(gone), len(listed) - len(gone))
+
+
+def still_stale(listed: list[StaleRow], world: World) -> list[StaleRow]:
+    """Those whose audit, read afresh, is not a candidate of any contact that the account has now."""
+    found: list[StaleRow] = []
+    persons = sorted({row.person_id for row in listed})
+    for start in range(0, len(persons), reconcile.PERSONS_AT_ONCE):
+        batch = persons[start : start + reconcile.PERSONS_AT_ONCE]
+        claimed = [row[0] for row in world.cdp.rows(CLAIMED, (world.account_id, batch))]
+        candidates = reconcile.source_keys(world, claimed)
+        in_batch = set(batch)
+        found += [row for row in listed if row.person_id in in_batch and (row.person_id, row.audit_id) not in candidates]
+    return found

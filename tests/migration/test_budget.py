@@ -1,0 +1,207 @@
+"""The read budget: how many chunks may be read at once, when none may, and how chunks become smaller."""
+
+import threading
+from datetime import timedelta
+from itertools import pairwise
+
+import psycopg
+import pytest
+from django.db import connections
+
+from migration import budget, chunks, ledger, runs, steps
+from migration.crm import Crm
+from migration.doors import BrokenOff, translated
+from migration.models import Account, Event, ReadBudget, Run
+from migration.splitting import SMALLER
+from migration.states import FINISHED, ChunkState, RunMode, RunReason, RunState
+from tests import factories
+from tests.factories import NOON
+from tests.migration.conftest import OWNER, now
+
+pytestmark = pytest.mark.django_db
+
+
+# --- how many at once -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lag", "readers"), [(None, 4), (0.0, 4), (2.0, 4), (8.0, 3), (15.0, 2), (29.0, 1), (29.9, 1), (30.0, 0), (3600.0, 0)]
+)
+def test_fewer_readers_the_further_the_replica_is_behind(settings, lag, readers):
+    settings.READ_AT_ONCE, settings.READ_LAG_LIMIT_SECONDS = 4, 30
+    assert budget.readers(ReadBudget(lag_seconds=lag)) == readers
+
+
+def test_the_reason_is_said_in_words(settings):
+    settings.READ_AT_ONCE, settings.READ_LAG_LIMIT_SECONDS = 4, 30
+    assert budget.reason_to_wait(ReadBudget(), 3) == ""
+    assert budget.reason_to_wait(ReadBudget(), 4) == "4 chunks are being read, and no more than 4 may be at once."
+    assert budget.reason_to_wait(ReadBudget(lag_seconds=15.2), 2) == (
+        "2 chunks are being read, and no more than 2 may be at once, as the replica is 15 s behind."
+    )
+    assert budget.reason_to_wait(ReadBudget(lag_seconds=45.0), 0) == "The CRM's replica is 45 s behind; nothing is read from 30 s on."
+    stopped = ReadBudget(stopped_at=NOON, stopped_by="ana", note="month end")
+    assert budget.reason_to_wait(stopped, 0) == "Reading from the CRM is stopped by ana since 2026-03-02 12:00 UTC: month end."
+
+
+def test_staff_stop_and_allow_with_an_event_each():
+    budget.stop(by="ana", note="month end", now=NOON)
+    budget.stop(by="ben", note="me too", now=NOON + timedelta(hours=1))
+    assert (budget.current().stopped_by, budget.current().stopped_at) == ("ana", NOON)
+    budget.allow(by="ben", most_readers=2, note="over", now=NOON + timedelta(hours=2))
+    assert (budget.current().stopped_at, budget.readers(budget.current())) == (None, 2)
+    told = list(Event.objects.order_by("id").values_list("kind", "by", "sentence"))
+    assert told == [("reading stopped", "ana", "month end"), ("reading allowed", "ben", "2 chunks at once: over")]
+
+
+# --- how large ------------------------------------------------------------------------------------------------------
+
+
+def test_slow_chunks_become_smaller_smoothly_and_quick_ones_large_again(settings):
+    settings.CHUNK_SIZE, settings.READ_CHUNK_SECONDS = 10_000, 20
+    budget.adapt(10_000, 4.0)
+    assert budget.current().chunk_audits is None
+    sizes = []
+    for _ in range(30):
+        size = budget.current().chunk_audits or 10_000
+        budget.adapt(size, size * 0.01)  # 10 s for 1,000 audits: 2,000 would take the 20 s
+        sizes.append(budget.current().chunk_audits or 10_000)
+    assert all(later <= earlier for earlier, later in pairwise(sizes))
+    assert all(later > earlier * 0.65 for earlier, later in pairwise([10_000, *sizes]))
+    assert sizes[-1] == pytest.approx(2_000, rel=0.05)
+    for _ in range(40):
+        budget.adapt(budget.current().chunk_audits or 10_000, 0.5)
+    assert budget.current().chunk_audits is None
+
+
+def test_never_smaller_than_worth_a_round_trip():
+    for _ in range(60):
+        budget.adapt(500, 10_000.0)
+    assert budget.current().chunk_audits == budget.LEAST_AUDITS
+    budget.shrink(800)
+    assert budget.current().chunk_audits == budget.LEAST_AUDITS
+
+
+def test_a_chunk_that_was_broken_off_is_halved(settings):
+    settings.CHUNK_SIZE = 10_000
+    budget.shrink(8_000)
+    assert (budget.current().chunk_audits, budget.most_audits()) == (4_000, 6_000)
+
+
+def test_a_conflict_with_recovery_and_a_dropped_connection_are_told_apart_from_other_outages():
+    for error in (psycopg.errors.SerializationFailure("conflict"), psycopg.OperationalError("gone"), psycopg.errors.AdminShutdown("x")):
+        with pytest.raises(BrokenOff) as caught, translated("CRM_DATABASE_URL"):
+            raise error
+        assert caught.value.variable == "CRM_DATABASE_URL"
+
+
+# --- beside real runs -----------------------------------------------------------------------------------------------
+
+
+def planned(organisation: int = 2, chunk_size: int = 60) -> Run:
+    run = runs.start(runs.Wish(Account.objects.get(crm_organization_id=organisation), RunMode.PRODUCTION, chunk_size), by="ana", now=now())
+    steps.step(run, owner=OWNER)
+    run.refresh_from_db()
+    return run
+
+
+def test_a_run_waits_for_the_switch_says_so_and_goes_on(console):
+    run = planned()
+    budget.stop(by="ana", note="month end", now=now())
+    assert steps.step(run, owner=OWNER) == steps.Step.WAITING
+    run.refresh_from_db()
+    assert (run.state, run.reason_code) == (RunState.RUNNING, RunReason.READ_BUDGET)
+    assert run.reason.startswith("Reading from the CRM is stopped by ana since ")
+    assert not run.chunks.exclude(state=ChunkState.PENDING).exists()
+    budget.allow(by="ana", most_readers=None, note="", now=now())
+    while run.state not in FINISHED:
+        steps.step(run, owner=OWNER)
+        run.refresh_from_db()
+    assert run.state == RunState.PARTIAL
+    assert ledger.of(run).balances
+
+
+def test_a_large_chunk_is_made_smaller_before_it_is_read_and_no_attempt_counts(console, settings):
+    run = planned(chunk_size=100_000)
+    [whole] = run.chunks.all()
+    assert whole.expected > 500
+    ReadBudget.objects.update_or_create(pk=1, defaults={"chunk_audits": 200})
+    budget_stays(settings)
+    while run.state not in FINISHED:
+        steps.step(run, owner=OWNER)
+        run.refresh_from_db()
+    whole.refresh_from_db()
+    assert (whole.state, whole.reason) == (ChunkState.SPLIT, SMALLER)
+    done = run.chunks.filter(state=ChunkState.DONE)
+    assert max(done.values_list("expected", flat=True)) <= 300
+    assert set(done.values_list("attempts", flat=True)) == {1}
+    assert run.state == RunState.PARTIAL
+    assert ledger.of(run).balances
+
+
+def budget_stays(settings) -> None:
+    """Nothing that a chunk takes makes the next one larger."""
+    settings.READ_CHUNK_SECONDS, settings.CHUNK_SIZE = 0.0001, 1000
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_workers_no_more_read_than_may(settings):
+    settings.READ_AT_ONCE, settings.LEASE_SECONDS = 2, 30
+    run = factories.run(RunState.RUNNING)
+    for _ in range(12):
+        factories.chunk(run, ChunkState.PENDING)
+    budget.current()
+    barrier, claimed = threading.Barrier(8), []
+
+    class World:
+        crm = type("Near", (), {"lag": staticmethod(lambda: None)})()
+
+    def work() -> None:
+        try:
+            barrier.wait(10)
+            claimed.append(steps.next_chunk(run, World(), {}, owner=threading.current_thread().name))  # type: ignore[arg-type]
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sum(chunk is not None for chunk in claimed) == 2
+    assert chunks.being_read() == 2
+
+
+def test_a_server_that_is_no_replica_has_no_lag(systems):
+    crm = Crm()
+    try:
+        assert crm.lag() is None
+    finally:
+        crm.close()
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_it_and_sets_it_for_those_who_may(client, db):
+    from django.contrib.auth.models import Group, User
+
+    watching, operating = User.objects.create_user("watching", is_staff=True), User.objects.create_user("operating", is_staff=True)
+    watching.groups.add(Group.objects.get(name="viewer"))
+    operating.groups.add(Group.objects.get(name="operator"))
+    client.force_login(watching)
+    page = client.get("/admin/migration/readbudget/").content.decode()
+    assert "reading allowed" in page
+    assert "<form" not in page.partition('id="content-main"')[2]
+    assert client.post("/admin/migration/readbudget/set/", {"what": "stop", "note": "x"}).status_code == 403
+    client.force_login(operating)
+    refused = client.post("/admin/migration/readbudget/set/", {"what": "stop", "note": " "}).content.decode()
+    assert "A note is needed" in refused
+    refused = client.post("/admin/migration/readbudget/set/", {"what": "allow", "most": "-1", "note": "x"}).content.decode()
+    assert "must be a whole number from 1" in refused
+    assert client.post("/admin/migration/readbudget/set/", {"what": "stop", "note": "<b>month</b> end"}).status_code == 302
+    page = client.get("/admin/migration/readbudget/").content.decode()
+    assert "is stopped by operating since" in page
+    assert "&lt;b&gt;month&lt;/b&gt; end" in page
+    assert client.post("/admin/migration/readbudget/set/", {"what": "allow", "most": "7", "note": "over"}).status_code == 302
+    assert budget.readers(budget.current()) == 7

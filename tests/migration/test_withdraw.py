@@ -1,0 +1,252 @@
+"""Withdrawing a run, and removing stale rows: exactly what the preview says, nothing of others, whatever happens in between."""
+
+import json
+import os
+import signal
+from collections import Counter
+from contextlib import closing
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from migration import attempts, chunks, control, ledger, runs, stale, steps, withdrawal, worlds
+from migration.cdp import Cdp
+from migration.doors import Misconfigured
+from migration.models import Account, Chunk, Event, Run, StaleRow
+from migration.pipeline.load import load
+from migration.pipeline.problems import Fenced
+from migration.runs import Busy, Refused
+from migration.states import ChunkState, RunMode, RunReason, RunState
+from tests import factories
+from tests.conftest import ROLES, rows
+from tests.migration.against_oracle import assert_as_expected
+from tests.migration.conftest import OWNER, now, run_account
+from tests.migration.test_restart import PATIENCE, process, wait_until
+from tests.migration.test_splitting import target_of
+
+DELETE = f"GRANT DELETE ON contact_activity_logs TO {ROLES['cdp']}"
+
+
+@pytest.fixture
+def may_delete(console):
+    console.change_cdp(DELETE)
+    return console
+
+
+def command(run: Run, *options: str) -> dict:
+    out = StringIO()
+    call_command("withdraw_run", run.pk, *options, "--json", stdout=out, stderr=StringIO())
+    run.refresh_from_db()
+    return json.loads(out.getvalue())
+
+
+def by_category(activities: list[tuple]) -> dict[str, int]:
+    return dict(sorted(Counter(row[3] for row in activities).items()))
+
+
+def of_run(console, run: Run) -> list[tuple]:
+    return console.activities(f"run_id = '{run.uuid}'")
+
+
+def of_others(console, run: Run) -> list[tuple]:
+    return console.activities(f"run_id IS DISTINCT FROM '{run.uuid}'")
+
+
+def test_the_preview_is_what_goes_and_nothing_else_does(may_delete):
+    other, run = run_account(2), run_account(1)
+    theirs, others = of_run(may_delete, run), of_others(may_delete, run)
+    wanted = {"rows": len(theirs), "categories": by_category(theirs), "earlier": {}}
+    shown = command(run)
+    assert shown == {"run": run.pk, "state": run.state, **wanted, "warnings": []}
+    assert of_run(may_delete, run) == theirs
+    assert command(run, "--yes") == {"run": run.pk, "state": "withdrawn", **wanted, "removed": by_category(theirs)}
+    assert of_run(may_delete, run) == [] and of_others(may_delete, run) == others
+    assert of_run(may_delete, other)
+    assert (run.state, run.reason_code, run.reason) == (RunState.WITHDRAWN, RunReason.ASKED, f"{len(theirs):,} rows are removed.")
+    assert list(Event.objects.filter(run=run, kind__startswith="run withdr").order_by("id").values_list("kind", flat=True)) == [
+        "run withdrawing",
+        "run withdrawn",
+    ]
+    again = run_account(1)
+    assert_as_expected(may_delete, again)
+
+
+def test_rows_that_an_earlier_run_first_wrote_are_named_and_go_too(may_delete):
+    """The run is the last writer of what it corrected; what it only found right stays, since it is another's."""
+    first = run_account(1)
+    ours = of_run(may_delete, first)
+    may_delete.change_cdp(
+        f"UPDATE contact_activity_logs SET category = 'x/y' WHERE id IN ('{ours[0][0]}', '{ours[1][0]}')",
+        f"DELETE FROM contact_activity_logs WHERE id = '{ours[2][0]}'",
+    )
+    second = run_account(1)
+    theirs = of_run(may_delete, second)
+    assert {row[0] for row in theirs} == {ours[0][0], ours[1][0], ours[2][0]}
+    shown = command(second)
+    assert (shown["rows"], shown["categories"], shown["earlier"]) == (3, by_category(theirs), {str(first): 2})
+    assert command(first)["warnings"] == [
+        f"{second} came after it: what it found right and left in place goes too, so run the account again afterwards."
+    ]
+    command(second, "--yes")
+    assert [row[0] for row in of_run(may_delete, first)] == [row[0] for row in ours[3:]]
+    found = ledger.of(second)
+    assert (found.written, found.corrected, found.withdrawn) == (1, 2, 3)
+
+
+def test_it_is_done_in_bounded_steps_and_a_turn_that_ends_goes_on_where_it_stopped(may_delete, monkeypatch):
+    run = run_account(1)
+    total = len(of_run(may_delete, run))
+    monkeypatch.setattr(withdrawal, "KEYS_AT_ONCE", 100)
+    withdrawal.begin(run, by="ana", now=now())
+    assert run.reason == f"ana withdraws it: {total:,} rows are to be removed."
+    withdrawal.proceed(run, by=OWNER, now=now(), pulse=lambda: False)
+    assert sum(run.withdrawal["removed"].values()) == 100 and len(of_run(may_delete, run)) == total - 100
+    seen = []
+    withdrawal.proceed(run, by=OWNER, now=now(), pulse=lambda: bool(seen.append(len(of_run(may_delete, run))) or True))
+    assert seen == [*range(total - 200, 0, -100), 0]
+    assert run.state == RunState.WITHDRAWN and sum(run.withdrawal["removed"].values()) == total
+
+
+def test_a_withdrawal_that_is_killed_is_gone_on_with_and_its_count_is_exact(may_delete, settings):
+    """Killed with a step half done in the CDP; then a worker takes it up."""
+    run = run_account(1)
+    theirs, others = of_run(may_delete, run), of_others(may_delete, run)
+    slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.001); RETURN OLD; END $$"
+    may_delete.change_cdp(slow, "CREATE TRIGGER slow BEFORE DELETE ON contact_activity_logs FOR EACH ROW EXECUTE FUNCTION slow()")
+    code = """
+import sys
+from django.conf import settings
+import os; os.environ.setdefault("DJANGO_SETTINGS_MODULE", "calm_console.settings")
+import django; django.setup()
+from migration import withdrawal
+withdrawal.KEYS_AT_ONCE = 50
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "withdraw_run", sys.argv[1], "--yes"])
+"""
+    with process(settings, "-c", code, str(run.pk)) as child:
+        wait_until(lambda: len(of_run(may_delete, run)) <= len(theirs) - 100, child)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait(PATIENCE)
+    run.refresh_from_db()
+    assert run.state == RunState.WITHDRAWING and 0 < len(of_run(may_delete, run)) < len(theirs)
+    with pytest.raises(Busy, match="is withdrawing and would have to end first"):
+        runs.start(runs.Wish(run.account, RunMode.DRY_RUN, None), by="ben", now=now())
+    Run.objects.filter(pk=run.pk).update(lease_owner="", lease_expires_at=None)  # instead of waiting for it
+    assert steps.step(run, owner=OWNER) == steps.Step.WORKED
+    run.refresh_from_db()
+    assert (run.state, run.withdrawal["removed"]) == (RunState.WITHDRAWN, by_category(theirs))
+    assert of_run(may_delete, run) == [] and of_others(may_delete, run) == others
+
+
+def test_no_worker_of_the_run_can_write_any_more(may_delete):
+    run = run_account(1)
+    command(run, "--yes")
+    with closing(Cdp()) as cdp:
+        cdp.connection.execute("CREATE TEMP TABLE calm_staging (id uuid)")
+        for late in run.chunks.all():
+            late.token += 10
+            with pytest.raises(Fenced):
+                load(cdp, target_of(late), factories.receipt())
+    kept = rows(may_delete.cdp, f"SELECT receipt -> 'withdrawn' FROM calm.receipts WHERE run_id = '{run.uuid}' AND chunk <> run_id")
+    assert kept == [(True,)] * run.chunks.count()
+
+
+def test_a_run_that_was_cancelled_half_way_is_withdrawn_like_any(may_delete):
+    run = runs.start(runs.Wish(Account.objects.get(crm_organization_id=1), RunMode.PRODUCTION, 100), by="tester", now=now())
+    steps.step(run, owner=OWNER)
+    with worlds.opened(run) as world:
+        attempts.process(chunks.claim(run, owner=OWNER), world, owner=OWNER)
+    chunks.claim(run, owner="gone:1")
+    Chunk.objects.filter(lease_owner="gone:1").update(lease_expires_at="2020-01-01T00:00Z")
+    control.cancel(run, by="ana", now=now())
+    runs.settle(run, by=OWNER, now=now())
+    assert run.state == RunState.CANCELLED and run.chunks.filter(state=ChunkState.DONE).count() == 1
+    assert of_run(may_delete, run)
+    command(run, "--yes")
+    assert run.state == RunState.WITHDRAWN and not of_run(may_delete, run)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def test_what_may_not_be_withdrawn_is_refused_in_a_sentence(console):
+    dry = run_account(1, RunMode.DRY_RUN)
+    with pytest.raises(Refused, match="wrote nothing: only a production run is withdrawn"):
+        withdrawal.begin(dry, by="ana", now=now())
+    run = run_account(1)
+    console.change_cdp(DELETE.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+    with pytest.raises(Misconfigured, match=rf"GRANT DELETE ON contact_activity_logs TO {ROLES['cdp']}"):
+        withdrawal.begin(run, by="ana", now=now())
+    console.change_cdp(DELETE)
+    other = factories.run(RunState.PLANNED, RunMode.DRY_RUN, account=run.account)
+    with pytest.raises(Busy, match=r"Another run of .* is active: wait for it, or cancel it"):
+        withdrawal.begin(run, by="ana", now=now())
+    Run.objects.filter(pk=other.pk).delete()
+    Run.objects.filter(pk=run.pk).update(systems="1" * 64)
+    with pytest.raises(Misconfigured, match="names another database here"):
+        withdrawal.begin(run, by="ana", now=now())
+    Run.objects.filter(pk=run.pk).update(state=RunState.RUNNING)
+    with pytest.raises(CommandError, match=r"is running: withdraw is for a run that is succeeded or .* Possible now: pause, cancel\.$"):
+        call_command("withdraw_run", run.pk)
+    assert of_run(console, run)
+
+
+# --- stale rows -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_stale(may_delete) -> Run:
+    """A run whose verification found two rows stale: their audits are gone from the CRM."""
+    first = run_account(1)
+    keys = [(int(row[0].replace("-", "")[:12], 16), row[11]) for row in of_run(may_delete, first) if row[3] == "contact/update"][:2]
+    may_delete.change_crm(
+        f"CREATE TABLE kept AS SELECT * FROM audits WHERE id IN ({keys[0][1]}, {keys[1][1]})",
+        "DELETE FROM audits WHERE id IN (SELECT id FROM kept)",
+    )
+    run = run_account(1)
+    assert sorted(run.stale_rows.values_list("person_id", "audit_id")) == sorted(keys) and run.stale == 2
+    return run
+
+
+def test_stale_rows_are_removed_where_they_still_are(may_delete, with_stale):
+    one, other = with_stale.stale_rows.all()
+    before = may_delete.activities()
+    may_delete.change_crm(f"INSERT INTO audits SELECT * FROM kept WHERE id = {one.audit_id}")
+    assert command(with_stale, "--stale") == {"run": with_stale.pk, "removed": 0, "no_longer_stale": 0, "left": 2}
+    assert may_delete.activities() == before
+    assert command(with_stale, "--stale", "--yes") == {"run": with_stale.pk, "removed": 1, "no_longer_stale": 1, "left": 0}
+    assert may_delete.activities() == [row for row in before if row[0] != str(other.row_id)]
+    assert (with_stale.stale, StaleRow.objects.count()) == (0, 0)
+    assert Event.objects.get(kind="stale rows removed").sentence == "1 of 2 rows that were looked at again; 0 are left on the list"
+
+
+def test_a_live_row_and_a_row_of_another_account_are_never_removed(may_delete, with_stale):
+    one, other = with_stale.stale_rows.all()
+    may_delete.change_cdp(
+        f"UPDATE contact_activity_logs SET origin = 'live' WHERE id = '{one.row_id}'",
+        f"UPDATE contact_activity_logs SET account_id = gen_random_uuid() WHERE id = '{other.row_id}'",
+    )
+    before = may_delete.activities()
+    assert stale.remove(with_stale, by="ana", now=now()) == stale.Step(0, 2)
+    assert may_delete.activities() == before
+
+
+def test_a_step_is_bounded(may_delete, with_stale):
+    assert stale.remove(with_stale, by="ana", now=now(), most=1) == stale.Step(1, 0)
+    assert (with_stale.stale, with_stale.stale_rows.count()) == (1, 1)
+
+
+def test_only_the_newest_runs_list_counts(may_delete, with_stale):
+    newer = factories.run(RunState.SUCCEEDED, account=with_stale.account)
+    with pytest.raises(Refused, match=r"came after .*, whose list may be out of date"):
+        stale.remove(with_stale, by="ana", now=now())
+    Run.objects.filter(pk=newer.pk).update(state=RunState.CANCELLED)
+    active = factories.run(RunState.RUNNING, RunMode.DRY_RUN, account=with_stale.account)
+    with pytest.raises(Refused, match="came after"):
+        stale.remove(with_stale, by="ana", now=now())
+    Run.objects.filter(pk=active.pk).delete()
+    dry = factories.run(RunState.SUCCEEDED, RunMode.DRY_RUN, account=with_stale.account)
+    with pytest.raises(Refused, match="is a dry run: it lists no rows"):
+        stale.check(dry)
+    assert StaleRow.objects.count() == 2
