@@ -26,7 +26,7 @@ demo: venv ## sample data, gates, dry run and production of the sample accounts,
 	@SERVE="$(SERVE)" $(PY) -m calm_console.demo
 
 test: venv ## all tests
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests -n auto --maxprocesses 4 --dist loadfile
 
 check: lint types drift openapi test ## lint, types, schema-migration drift, OpenAPI document, tests: what CI runs; changes no file
 

@@ -68,8 +68,8 @@ def of_all(rules: Iterable[Rule] = GATES, accounts: Iterable[Account] = (), *, n
     wanted = [(rule, account) for rule in rules for account in (several if rule.per_account else [None])]
     letters, keys = [rule.letter for rule, _ in wanted], [account.pk for _, account in wanted if account]
     gates = Gate.objects.in_bulk(letters)
-    newest = {(e.gate_id, e.account_id): e for e in of_these(Evidence.objects.all(), letters, keys, "gate_id", "account_id")}
-    signed = SignOff.objects.select_related("evidence", "user")
+    newest = {(e.gate_id, e.account_id): e for e in of_these(Evidence.objects.defer("facts"), letters, keys, "gate_id", "account_id")}
+    signed = SignOff.objects.select_related("evidence", "user").defer("evidence__facts")
     decided = {(s.gate_id, s.account_id, s.group): s for s in of_these(signed, letters, keys, "gate_id", "account_id", "group")}
     return [standing(rule, account, gates.get(rule.letter), newest, decided, now) for rule, account in wanted]
 

@@ -141,8 +141,8 @@ def test_navigation_names_and_their_order(staff):
     names = re.findall(r'<th scope="row" id="migration-\w+">\s*<a href="[^"]+">([^<]+)</a>', index)
     assert apps == ["gates", "migration", "auth"]
     assert names == [
-        "Accounts", "Runs", "Chunks", "Quarantine", "Name collisions", "Stale rows",
-        "Events", "Mapping drafts", "Mapping revisions", "Link indexes", "Link oddities",
+        "Accounts", "Runs", "Batches", "Chunks", "Read budget", "Quarantine", "Name collisions", "Stale rows",
+        "Events", "Notifications", "Mapping drafts", "Mapping revisions", "Link indexes", "Link oddities",
     ]  # fmt: skip
     assert "<h1>Quarantine</h1>" in html(staff, changelist(QuarantinedCandidate))
 
