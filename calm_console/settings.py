@@ -236,7 +236,13 @@ CELERY_TASK_ROUTES = {"migration.*": {"queue": CELERY_TASK_DEFAULT_QUEUE}}
 CELERY_TASK_ACKS_LATE = False  # a lost nudge is sent again by the tick; a doubled one would only be work
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 5, "socket_connect_timeout": 2, "retry_on_timeout": True}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+    "retry_on_timeout": True,
+    # Nothing is kept in Redis for messages in hand: a worker that wants to put them back, but finds Redis away, would end (kombu 5.7).
+    "ack_emulation": False,
+}
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {"tick": {"task": "migration.tick", "schedule": timedelta(seconds=60), "options": {"expires": 55}}}

@@ -15,7 +15,7 @@ from django.urls import URLPattern, path, reverse
 from migration.admin.display import visible_text
 from migration.admin.records import RecordAdmin
 
-PATIENCE = 2.0  # seconds that a page waits for the broker
+PATIENCE = 1.0  # seconds that a page waits for the broker; it shall answer within two
 
 View = Callable[..., HttpResponse]
 
