@@ -60,8 +60,8 @@ def most_audits() -> float:
 
 def adapt(audits: int, seconds: float) -> None:
     """Learn from a chunk that was read: chunks shall take about READ_CHUNK_SECONDS, and change their size smoothly."""
-    if not audits:
-        return
+    if audits < LEAST_AUDITS:
+        return  # mostly round trips: it says nothing of the pace
     with transaction.atomic():
         budget = locked()
         paces = [seconds / audits * 1000, *([budget.seconds_per_1000] if budget.seconds_per_1000 is not None else [])]

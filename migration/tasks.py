@@ -64,10 +64,11 @@ def tick() -> None:
     """What beat sends once a minute: dead workers' chunks are freed, every run that has work is nudged. Two ticks at once only double nudges."""
     reaper.reap()
     beats.advance(now=timezone.now())
+    answers = True  # a broker that is away is not asked for every run
     for run in Run.objects.workable().select_related("account"):
-        if gates_stand(run):
-            nudge_all(run)
-    for notification in notify.due(now=timezone.now()):
+        if gates_stand(run) and answers:
+            answers = nudge_all(run)
+    for notification in notify.due(now=timezone.now()) if answers else ():
         nudge_notification(notification)
 
 
@@ -94,18 +95,23 @@ def gates_stand(run: Run) -> bool:
         return True
 
 
-def nudge_all(run: Run) -> None:
-    """A nudge for each chunk that could be worked on beside those that are, up to WORKERS_PER_RUN at once."""
-    for _ in range(max(1, min(settings.WORKERS_PER_RUN, chunks.waiting(run)) - chunks.leases(run))):
-        nudge(run.pk)
+def nudge_all(run: Run) -> bool:
+    """A nudge for each chunk that could be worked on beside those that are, up to WORKERS_PER_RUN at once; False where the broker is away.
+
+    It is asked no further then: each nudge would wait for it, some seconds long.
+    """
+    number = max(1, min(settings.WORKERS_PER_RUN, chunks.waiting(run)) - chunks.leases(run))
+    return all(nudge(run.pk) for _ in range(number))
 
 
-def nudge(run_id: int) -> None:
-    """Ask the workers to look at a run. Redis may be away: then the next tick asks again."""
+def nudge(run_id: int) -> bool:
+    """Ask the workers to look at a run; whether the broker took it. Redis may be away: then the next tick asks again."""
     try:
         work.apply_async(kwargs={"run_id": run_id}, retry=False)
     except Exception as error:  # noqa: BLE001 - whatever the broker raises, the run does not depend on it
         log.warning("no nudge for run %s: the broker at REDIS_URL does not answer (%s)", run_id, type(error).__name__)
+        return False
+    return True
 
 
 def nudge_count(draft_id: int) -> bool:

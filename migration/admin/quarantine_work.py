@@ -3,7 +3,6 @@
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
@@ -100,15 +99,13 @@ def retry(choice: Choice, *, by: str, now: datetime) -> list[str]:
         raise Refused(f"Another person or worker was faster: {error}") from error
     if not found:
         raise Refused("None of them is quarantined any more: nothing is tried again.")
-    for run in found:
-        within_patience(partial(asked, run))
+    within_patience(lambda: all(asked(run) for run in found))
     return [f"{run}: {count:,} candidate{'s are' if count != 1 else ' is'} tried again by the workers." for run, count in found.items()]
 
 
 def asked(run: Run) -> bool:
     """Nudge the workers; where the broker is away, the next tick asks again."""
-    tasks.nudge_all(run)
-    return True
+    return tasks.nudge_all(run)
 
 
 def waive(choice: Choice, *, by: str, note: str, now: datetime) -> str:
