@@ -30,8 +30,9 @@ class Watch:
         self.show()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.show(final=True)
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None or issubclass(kind, Exception):  # stopped from outside, nothing can be asked any more
+            self.show(final=True)
         if self.bar:
             self.bar.stop()
 

@@ -104,15 +104,6 @@ def test_an_account_that_does_not_exist_names_those_that_do(console):
         call_command("run_account", "99", mode="production", inline=True)
 
 
-def test_a_role_with_too_many_rights_is_warned_of_and_runs(console, settings):
-    settings.CRM_DATABASE_URL = console.crm
-    said = io.StringIO()
-    with pytest.raises(SystemExit) as ended:
-        call_command("run_account", "1", mode="dry-run", inline=True, stdout=io.StringIO(), stderr=said)
-    assert ended.value.code == 3
-    assert "may do more than SELECT on audits and users" in said.getvalue()
-
-
 def test_usman_down_interrupts_the_run_and_maps_nobody_to_unknown(console, settings):
     good, settings.USMAN_URL = settings.USMAN_URL, "http://127.0.0.1:1"
     with pytest.raises(CommandError, match="USMAN did not answer 3 attempts"):

@@ -35,8 +35,9 @@ def truth() -> dict[str, Any]:
 
 
 @pytest.fixture
-def console(systems) -> Systems:
+def console(systems, settings) -> Systems:
     """Both organisations as accounts, with a contact for each person that the CRM has today; the live sync has not begun."""
+    settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
     people = rows(systems.crm, "SELECT id, first_name, organization_id FROM crm_people ORDER BY id")
     with psycopg.connect(systems.cdp) as connection:
         for statement in CDP.split(";"):

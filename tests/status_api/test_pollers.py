@@ -17,6 +17,7 @@ from django.db import connection
 
 from migration import summaries
 from migration.states import RunState
+from status_api import iag
 from tests import factories
 
 ROOT = Path(__file__).parents[2]
@@ -99,10 +100,12 @@ def test_fifty_pollers_at_once(transactional_db, sessions):
         sessions.add(name, account.cdp_id)
     with gunicorn(sessions.url) as url, ThreadPoolExecutor(POLLERS) as threads:
         names = ["one", "other"] * (POLLERS // 2)
+        began = time.monotonic()
         answers = list(threads.map(lambda name: poll(url, name), names))
+        kept = 1 + (time.monotonic() - began) // iag.KEPT_SECONDS  # on a busy machine an answer may grow too old meanwhile
         for name, answer in zip(names, answers, strict=True):
             assert answer == [(200, {"one": 4, "other": 7}[name]), *[(304, None)] * (ROUNDS - 1)]
-        assert 2 <= sessions.asked <= 4
+        assert 2 <= sessions.asked <= 4 * kept
         check_head(url)
 
 
