@@ -6,6 +6,7 @@ import time
 from datetime import datetime
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from django.db import transaction
 
@@ -16,6 +17,7 @@ from migration import events
 from migration.doors import Misconfigured
 from migration.mapping_checks import MappingError
 from migration.models import Account
+from migration.pipeline.lookups import UNSTORABLE
 
 
 def probe(gate: Gate, account: Account | None, *, by: str, now: datetime) -> Evidence:
@@ -52,13 +54,24 @@ def store(
     """Keep what was found; `settled` is what it was measured against, as it was before the measuring began."""
     with transaction.atomic():
         evidence = Evidence.objects.create(
-            gate_id=gate.letter, account=account, passes=found.passes, findings=[vars(each) for each in found.findings],
-            facts=found.facts, configuration=settled, digest=digest(settled, found.passes), seconds=seconds,
+            gate_id=gate.letter, account=account, passes=found.passes, findings=storable([vars(each) for each in found.findings]),
+            facts=storable(found.facts), configuration=settled, digest=digest(settled, found.passes), seconds=seconds,
             measured_at=now, measured_by=by,
         )  # fmt: skip
         verdict = "passes" if found.passes else "fails"
         events.record("gate measured", f"{gate}: evidence {evidence.pk} {verdict}", now=now, by=by, account=account)
     return evidence
+
+
+def storable(value: Any) -> Any:
+    """The same JSON with what jsonb refuses in a text (audits hold everything) written as ⟨U+0000⟩."""
+    if isinstance(value, str):
+        return UNSTORABLE.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", value)
+    if isinstance(value, list | tuple):
+        return [storable(each) for each in value]
+    if isinstance(value, dict):
+        return {storable(str(key)): storable(each) for key, each in value.items()}
+    return value
 
 
 def configuration(gate: Gate, account: Account | None) -> dict[str, str]:

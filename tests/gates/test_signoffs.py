@@ -11,6 +11,7 @@ from gates import evidence, signoffs, standing
 from gates.catalogue import BY_LETTER, GATES
 from gates.models import Evidence, Gate, Milestone, SignOff
 from gates.policies import CannotDecide, is_open
+from gates.probes import Finding, Measurement
 from gates.standing import State
 from migration.models import Event
 from tests import factories
@@ -78,6 +79,15 @@ def test_each_group_has_what_it_needs_and_no_more():
     }
     for group in Group.objects.all():
         assert views <= set(group.permissions.values_list("codename", flat=True)), group.name
+
+
+def test_what_jsonb_refuses_is_kept_visible(people):
+    facts = {"names\0": ["a\0b", {"c": "\ud800"}, 7, None]}
+    hostile = Measurement([Finding(True, "Found a\0b.")], facts)
+    made = evidence.store(BY_LETTER["A"], None, {}, hostile, 0.1, by="ana", now=NOON)
+    made.refresh_from_db()
+    assert made.facts == {"names⟨U+0000⟩": ["a⟨U+0000⟩b", {"c": "⟨U+D800⟩"}, 7, None]}
+    assert made.findings == [{"ok": True, "sentence": "Found a⟨U+0000⟩b."}]
 
 
 # --- who may sign, and on what --------------------------------------------------------------------------------------
