@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv demo test check lint types drift openapi stop clean
+.PHONY: help venv browser demo test check lint types drift openapi stop clean
 
 # Whether `make demo` goes on to serve the console: make demo SERVE=0 stops before.
 SERVE ?= 1
@@ -25,7 +25,7 @@ venv: ## build .venv with the pinned requirements (done by the others too; insta
 demo: venv ## sample data, gates, dry run and production of the sample accounts, then the console (SERVE=0: not that)
 	@SERVE="$(SERVE)" $(PY) -m calm_console.demo
 
-test: venv ## all tests
+test: venv browser ## all tests
 	$(PY) -m pytest tests -n auto --maxprocesses 4 --dist loadfile
 
 check: lint types drift openapi test ## lint, types, schema-migration drift, OpenAPI document, tests: what CI runs; changes no file
@@ -50,6 +50,15 @@ stop: ## stop the embedded servers
 clean: ## stop the embedded servers; remove their data and the virtualenv
 	@python=$(PY); $(PY) -c '' 2>/dev/null || { $(find_python); }; "$$python" -m calm_console.embedded clean
 	rm -rf .venv .calm
+
+# What looks at pages in the tests. Not listed: `make test` does it.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y chromium || exit 1; \
+	  else \
+	    echo "There is no Chromium here, so the tests that look at pages are skipped: sudo apt-get install chromium" >&2; \
+	  fi
 
 # --- shell pieces ---------------------------------------------------------------------------------------------------
 

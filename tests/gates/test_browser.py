@@ -6,11 +6,12 @@ from collections.abc import Iterator
 import pytest
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from gates.models import SignOff
 from migration.models import Account
+from tests.chromium import chromium
 from tests.gates.conftest import member
 from tests.migration.conftest import console  # noqa: F401 - a fixture
 
@@ -39,11 +40,9 @@ def strict(get_response):
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Playwright's loop lives in this thread, where Django would refuse its own database without the variable."""
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, chromium() as browser:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
         yield browser
-        browser.close()
 
 
 @pytest.fixture

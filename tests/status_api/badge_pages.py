@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 ROOT = Path(__file__).parents[2]
 BADGE = ROOT / "status_api" / "static" / "status_api" / "calm-migration-status.js"
@@ -32,14 +32,6 @@ document.addEventListener("securitypolicyviolation", (event) => refused.push(eve
 document.addEventListener("calm-state", (event) => told.push(event.target.dataset.state), true);
 new PerformanceObserver((list) => shifts.push(...list.getEntries().map((each) => each.value))).observe({type: "layout-shift", buffered: true});
 """
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def status(state: str = "in_progress", **changed: Any) -> dict[str, Any]:
@@ -254,12 +246,3 @@ def answered(page: Page) -> None:
     while page.evaluate("pending"):
         assert time.monotonic() < until
         time.sleep(0.01)
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """The system's Chromium, headless."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        yield browser
-        browser.close()

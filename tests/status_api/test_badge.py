@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.chromium import chromium
 from tests.status_api import badge_pages
 from tests.status_api.badge_pages import BADGE, INVISIBLE, TAG, Answer, Opener, Site, badge, pass_time, seen, settled, status, until
 
@@ -23,7 +24,7 @@ STATES = {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with badge_pages.chromium() as browser:
+    with chromium() as browser:
         yield browser
 
 

@@ -8,6 +8,7 @@ from email.utils import format_datetime
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.chromium import chromium
 from tests.status_api import badge_pages
 from tests.status_api.badge_pages import (
     INVISIBLE,
@@ -28,7 +29,7 @@ from tests.status_api.badge_pages import (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with badge_pages.chromium() as browser:
+    with chromium() as browser:
         yield browser
 
 

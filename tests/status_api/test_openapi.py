@@ -8,7 +8,6 @@ import yaml
 from django.core.management import call_command
 from django.test import Client
 from hypothesis import HealthCheck, settings
-from playwright.sync_api import sync_playwright
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from migration import summaries
@@ -16,6 +15,7 @@ from migration.states import RunState
 from status_api.api_docs import DOCUMENT
 from status_api.status import State
 from tests import factories
+from tests.chromium import chromium
 
 schema = schemathesis.openapi.from_path(DOCUMENT)
 
@@ -88,8 +88,7 @@ def test_the_page_works_offline_under_its_strict_policy(live_server, admin_clien
     asked, violations = [], []
     policy = admin_client.get("/api/docs/")["Content-Security-Policy"]
     assert "unsafe" not in policy
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu", "--no-first-run"])
+    with chromium() as browser:
         context = browser.new_context()
         context.add_cookies([{"name": "sessionid", "value": admin_client.cookies["sessionid"].value, "url": live_server.url}])
         page = context.new_page()
@@ -97,6 +96,5 @@ def test_the_page_works_offline_under_its_strict_policy(live_server, admin_clien
         page.on("console", lambda message: violations.append(message.text) if message.type in ("error", "warning") else None)
         page.goto(f"{live_server.url}/api/docs/")
         page.get_by_text("/api/v1/migration-status").first.wait_for(timeout=20_000)
-        browser.close()
     assert violations == []
     assert [url for url in asked if not url.startswith((live_server.url, "data:"))] == []
