@@ -5,17 +5,19 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_urlsafe
+from socket import gethostname
 from typing import Any
 
 import environ as django_environ
 from django.core.exceptions import ImproperlyConfigured
 
-from calm_console import embedded
+from calm_console import embedded, logs, secret_files, security
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = django_environ.Env()
 if (BASE_DIR / ".env").is_file():
     env.read_env(str(BASE_DIR / ".env"))
+secret_files.read(env.ENVIRON)
 embedded_urls = embedded.environment(env.ENVIRON)
 
 
@@ -54,9 +56,13 @@ def secret_key() -> str:
 
 # --- every environment variable -------------------------------------------------------------------------------------
 SECRET_KEY = secret_key()
+SECRET_KEY_IS_GIVEN = bool(env.str("SECRET_KEY", default=""))
 DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+# On by default wherever others than this machine are let in: whoever serves them without TLS has to say so.
+BEHIND_TLS = env.bool("BEHIND_TLS", default=not DEBUG and not {*ALLOWED_HOSTS} <= security.LOCAL_HOSTS)
+PROXIES = number("PROXIES", 0)
 
 DATABASE_URL = url("DATABASE_URL")
 CRM_DATABASE_URL = url("CRM_DATABASE_URL")
@@ -64,6 +70,7 @@ CDP_DATABASE_URL = url("CDP_DATABASE_URL")
 REDIS_URL = url("REDIS_URL")
 USMAN_URL = url("USMAN_URL")
 IAG_URL = url("IAG_URL")
+EMBEDDED = tuple(embedded_urls)  # the URLs of which the console serves itself
 
 CRM_USER_NAME_COLUMN = env.str("CRM_USER_NAME_COLUMN", default="full_name")
 CRM_USER_DEACTIVATED_COLUMN = env.str("CRM_USER_DEACTIVATED_COLUMN", default="deactivated_at")
@@ -85,6 +92,9 @@ READ_AT_ONCE = number("READ_AT_ONCE", 4, least=1)
 READ_LAG_LIMIT_SECONDS = number("READ_LAG_LIMIT_SECONDS", 30, least=1)
 READ_CHUNK_SECONDS = number("READ_CHUNK_SECONDS", 20, least=1)
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOG_FORMAT = env.str("LOG_FORMAT", default="").strip()
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="").strip()
+METRICS_FOLDER = env.str("METRICS_FOLDER", default="").strip()
 
 EMAIL_URL = env.str("EMAIL_URL", default="").strip()
 NOTIFY_EMAIL_TO = env.list("NOTIFY_EMAIL_TO", default=[])
@@ -109,6 +119,8 @@ def console_database() -> dict[str, object]:
         raise ImproperlyConfigured(wanted) from error
     options = config.setdefault("OPTIONS", {})
     options.setdefault("connect_timeout", CONNECT_TIMEOUT_SECONDS)
+    # A process that is frozen in the middle of a transaction must not hold its locks for ever: every worker needs them.
+    options.setdefault("options", "-c idle_in_transaction_session_timeout=60s")
     return config | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True}
 
 
@@ -131,6 +143,13 @@ if NOTIFY_EMAIL_TO and not EMAIL_URL:
 if NOTIFY_WEBHOOK_URL and not NOTIFY_WEBHOOK_SECRET:
     raise ImproperlyConfigured("NOTIFY_WEBHOOK_SECRET is not set, though NOTIFY_WEBHOOK_URL is: set it to a long random text.")
 
+METRICS_SOURCES = ["migration.figures.families", "gates.figures.families"]
+LAST_TICK = "migration.ticks.last"
+if METRICS_FOLDER:  # named before prometheus_client is first imported, which looks there
+    counted_here = Path(METRICS_FOLDER) / gethostname()
+    counted_here.mkdir(parents=True, exist_ok=True)
+    env.ENVIRON["PROMETHEUS_MULTIPROC_DIR"] = str(counted_here)
+
 GATE_POLICY = "gates.policies.decide"
 STATUS_VISIBLE_POLICY = "gates.policies.is_open"  # asked for gate G
 
@@ -138,6 +157,7 @@ DATABASES = {"default": console_database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
+    "calm_console",
     "migration",
     "gates",
     "status_api",
@@ -154,7 +174,12 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
 ]
 MIDDLEWARE = [
+    "calm_console.health.answering",  # first: probers come by address and without TLS
+    "calm_console.logs.request_ids",
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "calm_console.security.permissions_policy",
     "corsheaders.middleware.CorsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -162,7 +187,6 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "calm_console.urls"
 WSGI_APPLICATION = "calm_console.wsgi.application"
@@ -189,15 +213,21 @@ LANGUAGES = [("en", "English"), ("id", "Bahasa Indonesia")]  # of the status end
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
+COLLECTED = BASE_DIR / "static-collected"  # made by the image's build
+STATIC_ROOT = COLLECTED if COLLECTED.is_dir() else None
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    # Finders serve the files straight from the packages: nothing to collect before the demo can show its pages.
-    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    # Without that folder finders serve the files straight from the packages: nothing to collect before the demo can show its pages.
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if STATIC_ROOT
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
 }
-WHITENOISE_USE_FINDERS = True
-SESSION_COOKIE_HTTPONLY = True
-X_FRAME_OPTIONS = "DENY"
-SILENCED_SYSTEM_CHECKS: list[str] = []
+WHITENOISE_USE_FINDERS = not STATIC_ROOT
+globals().update(security.settings(BEHIND_TLS))
+DEFAULT_EXCEPTION_REPORTER = "calm_console.scrubbing.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "calm_console.scrubbing.Filter"
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}  # the throttle's; the status endpoint needs no Redis
 
 REST_FRAMEWORK = {
@@ -248,13 +278,4 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {"tick": {"task": "migration.tick", "schedule": timedelta(seconds=60), "options": {"expires": 55}}}
 CELERY_BEAT_SCHEDULE_FILENAME = env.str("BEAT_SCHEDULE_FILE", default=str(BASE_DIR / ".calm" / "celerybeat-schedule"))
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    # psycopg's and httpx's INFO lines say nothing that a run's events do not, and httpx's hold URLs.
-    # A retry is no news; that all of them failed is said by whoever asked.
-    "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpcore", "psycopg", "psycopg.pool")} | {"stamina": {"level": "ERROR"}},
-}
+LOGGING = logs.configuration(LOG_LEVEL, LOG_FORMAT, debug=DEBUG)

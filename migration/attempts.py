@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from migration import budget, chunks, runs, splitting
 from migration.crm import VARIABLE as CRM_VARIABLE
-from migration.doors import BrokenOff, Misconfigured, Outage
+from migration.doors import BrokenOff, Misconfigured, Outage, console_translated
 from migration.models import Chunk
 from migration.pipeline.flow import Work, World, process_chunk
 from migration.pipeline.problems import Fenced, LiveRowSlippedIn, RowsDisagree
@@ -32,9 +32,10 @@ def process(chunk: Chunk, world: World, *, owner: str) -> None:
     started = time.monotonic()
     world.checkpoint = listener(chunk, started)
     try:
-        with chunks.heartbeat(chunk):
-            receipt = process_chunk(work_of(chunk), world)
-        chunks.finish(chunk, receipt, seconds=time.monotonic() - started, now=timezone.now())
+        with console_translated():
+            with chunks.heartbeat(chunk):
+                receipt = process_chunk(work_of(chunk), world)
+            chunks.finish(chunk, receipt, seconds=time.monotonic() - started, now=timezone.now())
     except (chunks.LeaseLost, Fenced):
         log.warning("chunk %s of run %s went to another worker", chunk.number, chunk.run_id)
     except chunks.Unwanted:
@@ -55,7 +56,7 @@ def process(chunk: Chunk, world: World, *, owner: str) -> None:
 
 
 def listener(chunk: Chunk, started: float) -> Callable[[str], None]:
-    """What the pipeline calls between its phases: the lease is renewed, and the read budget learns how long reading took."""
+    """What the pipeline calls between its phases: whether the lease still stands, and the read budget learns how long reading took."""
 
     def listen(name: str) -> None:
         chunks.checkpoint(chunk, name)

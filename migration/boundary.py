@@ -2,25 +2,24 @@
 
 A *gap* is an audit beyond the watermark that no live row shows; an *overlap* a live row that shows an audit from before the watermark.
 A live row shows an audit where it names it, or names none, has its contact and entity, and follows it within the seam's lag.
+It goes with the run's verification (reconcile.py), which reads all of the account's audits and hands on those that are close.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from psycopg import sql
-
 from migration.mapping import ENTITY_OF_ROLE
 from migration.pipeline.flow import World
-from migration.pipeline.queries import occurred_at
-from migration.planning import sources
 
-PERSONS_AT_ONCE = 500
 AROUND = timedelta(hours=24)  # "close around": this long before the watermark
 EXAMPLES = 5
 SPARSE_FROM, SPARSE_SHARE = 10, 0.5  # from ten audits beyond the watermark on, live rows for fewer than half are no running sync
+
+
+Near = tuple[int, int, str, datetime]  # CRM person id, audit id, class, time: an audit from `since` on
 
 
 class Audit(NamedTuple):
@@ -76,40 +75,37 @@ class Boundary:
         ]
 
 
-def audit(world: World, pulse: Callable[[], None]) -> Boundary:
-    """Compare both systems, some hundred contacts at a time."""
-    found = Boundary({entity: Seam(moment.isoformat()) for entity, moment in world.watermark.items()})
-    persons = world.cdp.persons(world.account_id)
-    for start in range(0, len(persons), PERSONS_AT_ONCE):
-        pulse()
-        batch = persons[start : start + PERSONS_AT_ONCE]
-        in_crm, live = near_audits(world, batch), live_rows(world, batch)
-        for entity, seam in found.seams.items():
-            compare(in_crm[entity], live[entity], world.watermark[entity], world.seam_lag, seam)
-    return found
+def begun(world: World) -> Boundary:
+    """A boundary audit that has compared nobody yet."""
+    return Boundary({entity: Seam(moment.isoformat()) for entity, moment in world.watermark.items()})
 
 
-def near_audits(world: World, persons: list[int]) -> dict[str, list[Audit]]:
+def since(world: World) -> datetime:
+    """The earliest moment that is close to any entity's watermark."""
+    return min(world.watermark.values()) - AROUND
+
+
+def compare_both(near: Iterable[Near], claims: dict[int, list[str]], world: World, found: Boundary) -> None:
+    """Compare some contacts: their audits from `since` on, and the live rows that the contacts who claim these persons have."""
+    in_crm, live = by_entity(near, world), live_rows(world, claims)
+    for entity, seam in found.seams.items():
+        compare(in_crm[entity], live[entity], world.watermark[entity], world.seam_lag, seam)
+
+
+def by_entity(near: Iterable[Near], world: World) -> dict[str, list[Audit]]:
     """Entity -> audits beyond its watermark or close before it, with each contact they concern; oldest first."""
-    classes = {name: ENTITY_OF_ROLE[role] for name, role in world.mapping.role_of.items() if role in ENTITY_OF_ROLE}
-    earliest = (min(world.watermark.values()) - AROUND).isoformat()
-    statement = sql.SQL(
-        "SELECT a.person, a.id, a.auditable_type, {at} FROM {source} a WHERE {at} >= {earliest}::timestamptz AND {at} < 'infinity'"
-    )
     found: dict[str, list[Audit]] = defaultdict(list)
-    for source in sources(world.crm, world.mapping, persons, world.links.of(persons)):
-        rows = world.crm.rows(statement.format(at=occurred_at(world.crm.shape), source=source, earliest=sql.Literal(earliest)))
-        for person, audit_id, name, at in rows:
-            if at >= world.watermark[classes[name]] - AROUND:
-                found[classes[name]].append(Audit(int(person), audit_id, at))
+    for person, audit_id, class_name, at in near:
+        entity = ENTITY_OF_ROLE[world.mapping.role_of[class_name]]
+        if at >= world.watermark[entity] - AROUND:
+            found[entity].append(Audit(person, audit_id, at))
     for each in found.values():
         each.sort(key=lambda one: (one.at, one.id))
     return found
 
 
-def live_rows(world: World, persons: list[int]) -> dict[str, list[Live]]:
+def live_rows(world: World, claims: dict[int, list[str]]) -> dict[str, list[Live]]:
     """Entity -> live rows of these persons' contacts, oldest first."""
-    claims = world.cdp.contacts(world.account_id, persons[0], persons[-1])
     person_of = {contact: person for person, contacts in claims.items() for contact in contacts}
     query = """SELECT contact_id::text, split_part(category, '/', 1), source_audit_id, occurred_at FROM contact_activity_logs
                WHERE contact_id = ANY(%s::uuid[]) AND origin = 'live' AND isfinite(occurred_at) ORDER BY occurred_at, id"""

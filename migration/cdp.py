@@ -136,6 +136,13 @@ class Cdp:
                    WHERE ours.account_id = %s AND ours.source = 'crm' AND theirs.source = 'crm' AND theirs.account_id <> ours.account_id"""
         return self.rows(query, (account,))
 
+    def has_live_rows(self, account: UUID) -> bool:
+        """Whether the live sync has written any row of the account; ends at the first."""
+        query = """SELECT EXISTS (SELECT FROM contacts c CROSS JOIN LATERAL (
+                       SELECT FROM contact_activity_logs l WHERE l.contact_id = c.id AND l.account_id = %s AND l.origin = 'live' LIMIT 1) found
+                   WHERE c.account_id = %s)"""
+        return self.rows(query, (account, account))[0][0]
+
     def live_since(self, account: UUID) -> dict[str, datetime]:
         """Entity -> earliest occurred_at of the account's live rows of that entity, by way of the contacts' timeline index."""
         query = """SELECT split_part(l.category, '/', 1), min(l.occurred_at)

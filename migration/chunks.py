@@ -17,7 +17,7 @@ from django.db import close_old_connections, connection, transaction
 from django.db.models import F, Max, Q
 from django.db.models.functions import Now
 
-from migration import summaries
+from migration import summaries, tallies
 from migration.models import Chunk, NameCollision, QuarantinedCandidate, Run
 from migration.pipeline.records import Receipt
 from migration.states import ChunkState, RunState, check_chunk_move
@@ -91,6 +91,7 @@ def free(run: Run | None = None) -> list[Chunk]:
 
 def let_go(run: Run, *, owner: str) -> None:
     """Hand back whatever a worker that is stopped holds of the run, wherever in its work that was; the attempt does not count."""
+    connection.close()  # it may have been left in the middle of a statement
     run.chunks.filter(state=ChunkState.LEASED, lease_owner=owner).update(
         state=ChunkState.PENDING, attempts=F("attempts") - 1, lease_owner="", lease_expires_at=None, reason="the worker was stopped"
     )
@@ -133,9 +134,11 @@ def held(chunk: Chunk) -> Q:
 
 
 def checkpoint(chunk: Chunk, name: str) -> None:
-    """Between two phases of the work: renew the lease; raises LeaseLost, and Unwanted where the run is to end and nothing is committed yet."""
-    beat(chunk)
-    if name != "committed" and Run.objects.filter(pk=chunk.run_id, state=RunState.CANCELLING).exists():
+    """Between two phases of the work: raises LeaseLost, and Unwanted where the run is to end and nothing is committed yet. Renewing is `heartbeat`'s."""
+    state = Chunk.objects.filter(held(chunk)).values_list("run__state", flat=True).first()
+    if state is None:
+        raise LeaseLost(f"{chunk} was claimed by another worker")
+    if name != "committed" and state == RunState.CANCELLING:
         raise Unwanted(f"{chunk} belongs to a run that is to end")
 
 
@@ -178,9 +181,7 @@ def heartbeat(chunk: Chunk) -> Iterator[None]:
 
 def finish(chunk: Chunk, receipt: Receipt, *, seconds: float, now: datetime, reason: str = "") -> None:
     """Record what the CDP has committed: the receipt, and as rows that staff can see the quarantined candidates and colliding names.
-
-    `reason` says, for a chunk that could not be done, what was done in its place.
-    """
+    `reason` says, for a chunk that could not be done, what was done in its place."""
     with transaction.atomic():
         move(chunk, ChunkState.DONE, reason=reason, receipt=receipt.as_json(), seconds=seconds, ended_at=Now())
         replace_quarantined(chunk, receipt)
@@ -200,6 +201,7 @@ def finish(chunk: Chunk, receipt: Receipt, *, seconds: float, now: datetime, rea
             ignore_conflicts=True,  # known from an earlier chunk or run, perhaps decided since
         )
         summaries.progress(chunk, receipt, now=now)
+        tallies.count(chunk.run.mode, receipt)
 
 
 def replace_quarantined(chunk: Chunk, receipt: Receipt) -> None:

@@ -74,6 +74,7 @@ class Crm:
                 "enable_hashjoin": "off",
                 "enable_mergejoin": "off",
                 "jit": "off",
+                "max_parallel_workers_per_gather": "0",  # a session takes one core of the CRM's, and starts no processes for some thousand rows
             },
         )
         try:

@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from django.db import Error as ConsoleError
+from django.db import connection as console
 
 from calm_console.faults import sentence
 
-GOES_AWAY = ("08", "53", "57P", "58", "40001", "25P03")  # connection, resources, shutdown, system, recovery conflict, idle timeout
+# Connection, resources, shutdown, system, recovery conflict, idle timeout, a lock that somebody else holds.
+GOES_AWAY = ("08", "53", "57P", "58", "40001", "25P03", "55P03")
 
 BROKEN_OFF = (None, "40001", "57P01")  # the connection went, a conflict with recovery, the session was ended
 
@@ -45,6 +48,18 @@ def translated(variable: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def console_translated() -> Iterator[None]:
+    """The same for the console's own database: where it went away or dropped the session, an Outage, and the next question opens another."""
+    try:
+        yield
+    except ConsoleError as error:
+        if not (isinstance(error.__cause__, psycopg.Error) and is_outage(error.__cause__)):
+            raise
+        console.close()
+        raise Outage(sentence("DATABASE_URL", error)) from error
+
+
 def check_idle(connection: psycopg.Connection) -> None:
     """Raise RuntimeError where the session is in the middle of a COPY: psycopg would wait for its end, and so for ever."""
     if connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
@@ -64,8 +79,8 @@ def connect(variable: str, url: str, *, application: str, timeout: int, settings
         raise Misconfigured(f"{variable} is not set: set it to postgresql://user:password@host:5432/name.")
     try:
         psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        raise Misconfigured(f"{variable} cannot be read as a URL: write postgresql://user:password@host:5432/name.") from error
+    except psycopg.ProgrammingError:  # its text quotes the whole URL, so it may not be seen in a traceback either
+        raise Misconfigured(f"{variable} cannot be read as a URL: write postgresql://user:password@host:5432/name.") from None
     try:
         connection = psycopg.connect(url, autocommit=True, connect_timeout=timeout, application_name=application, prepare_threshold=None)
     except psycopg.OperationalError as error:

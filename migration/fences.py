@@ -70,11 +70,13 @@ def raised(cdp: Cdp, run: Run, chunks: list[Chunk]) -> list[tuple[int, dict | No
         "tokens": [chunk.token + 1 for chunk in chunks],
         "generations": [chunk.generation for chunk in chunks],
     }
-    try:
-        with cdp.transaction() as connection:
+    with cdp.transaction() as connection:
+        try:
             return connection.execute(RAISE, names).fetchall()
-    except psycopg.errors.LockNotAvailable as error:
-        raise Outage(f"CDP_DATABASE_URL: a session of a worker of {run} still holds a chunk there; it is ended within a minute.") from error
+        except psycopg.errors.LockNotAvailable as error:
+            raise Outage(
+                f"CDP_DATABASE_URL: a session of a worker of {run} still holds a chunk there; it is ended within a minute."
+            ) from error
 
 
 def names_of(run: Run) -> dict[str, object]:

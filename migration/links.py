@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from migration.crm import Crm
 from migration.doors import Outage
@@ -32,6 +31,16 @@ FOREVER = 2**63 - 1
 WAITS, WAIT_SECONDS = 40, 0.5  # for another worker's extension
 KEPT = (DealLink, JoinConcern, LinkOddity)
 PAGE = 20_000  # audit ids at a time, when an extension looks for changed join rows
+LINKS_OF_PERSONS = (
+    "SELECT deal_id, person_id, from_audit, to_audit FROM migration_deallink WHERE index_id = %s AND person_id = ANY(%s::bigint[])"
+)
+CONCERNS_OF_PERSONS = (
+    "SELECT person_id, audit_id, moved, deal_id FROM migration_joinconcern WHERE index_id = %s AND person_id = ANY(%s::bigint[])"
+)
+# As link_history lists them: the deal that a row moved to comes first.
+CONCERNS_OF_DEALS = """
+    SELECT deal_id, audit_id, company_id FROM migration_joinconcern
+    WHERE index_id = %s AND person_id IS NULL AND deal_id = ANY(%s::bigint[]) ORDER BY id"""
 
 Pulse = Callable[[], None]
 
@@ -178,23 +187,19 @@ class Reader:
         wanted = list(persons)
         by_deal = self.by_deal(wanted)
         by_audit: dict[int, dict[int, Joined]] = defaultdict(dict)
-        of_persons: QuerySet[JoinConcern, Any] = self.concerns(person_id__in=wanted).values_list(
-            "person_id", "audit_id", "moved", "deal_id"
-        )
-        for person, audit, moved, deal in of_persons.iterator():
+        for person, audit, moved, deal in self.kept(CONCERNS_OF_PERSONS, wanted):
             by_audit[audit][person] = Joined(person, moved or None, deal)
-        of_deals: QuerySet[JoinConcern, Any] = self.concerns(person_id__isnull=True, deal_id__in=list(by_deal)).values_list(
-            "deal_id", "audit_id", "company_id"
-        )
-        of_deals = of_deals.order_by("pk")  # as link_history lists them: the deal that a row moved to comes first
-        for deal, audit, company in of_deals.iterator():
+        for deal, audit, company in self.kept(CONCERNS_OF_DEALS, list(by_deal)):
             for person, start, end in by_deal[deal]:
                 if start < audit < end:
                     by_audit[audit].setdefault(person, Joined(person, None, deal, company))
         return Links(by_deal, {audit: [found[person] for person in sorted(found)] for audit, found in sorted(by_audit.items())})
 
-    def concerns(self, **which: object) -> QuerySet[JoinConcern]:
-        return JoinConcern.objects.filter(index=self.index, **which)
+    def kept(self, query: str, ids: list[int]) -> list[tuple]:
+        """The answer to one of the queries above. Ids go as one array: Django's `__in` took nine times as long."""
+        with connection.cursor() as cursor:
+            cursor.execute(query, (self.index.pk if self.index else None, "{" + ",".join(map(str, ids)) + "}"))
+            return cursor.fetchall()
 
     def by_deal(self, persons: list[int]) -> dict[int, list[tuple[int, int, int]]]:
         """Deal -> (person, from audit, to audit), both exclusive.
@@ -202,10 +207,7 @@ class Reader:
         Two join rows can link one pair at a time: their intervals are merged, so that a contact reached twice counts once.
         """
         spans: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-        rows = DealLink.objects.filter(index=self.index, person_id__in=persons).values_list(
-            "deal_id", "person_id", "from_audit", "to_audit"
-        )
-        for deal, person, start, end in rows.iterator():
+        for deal, person, start, end in self.kept(LINKS_OF_PERSONS, persons):
             spans[deal, person].append((start, FOREVER if end is None else end))
         merged: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         for (deal, person), found in sorted(spans.items()):

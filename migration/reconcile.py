@@ -7,13 +7,17 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from psycopg import sql
 
+from migration import boundary
+from migration.boundary import Boundary, Near
 from migration.ledger import Ledger
 from migration.models import QuarantinedCandidate, Run, Waiver
 from migration.pipeline.flow import World, remap
+from migration.pipeline.queries import occurred_at
 from migration.pipeline.rows import row_id
 from migration.planning import before, sources
 
@@ -59,21 +63,22 @@ class Verification:
             self.examples.append(sentence)
 
 
-def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str], None]) -> Verification:
-    """Verify a run against a fresh read of the source.
+def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str], None]) -> tuple[Verification, Boundary]:
+    """Verify a run against a fresh read of the source, and audit its boundary by the same reading.
 
     A dry run has no rows to look for: there the fresh count alone is compared.
     """
-    found = Verification(accounted=ledger.outcomes)
+    found, seams = Verification(accounted=ledger.outcomes), boundary.begun(world)
     sample = Sampler(SAMPLE, run.uuid)
     aside = set_aside(run)
     put_aside = {person for person, _ in aside}
     for batch in batches(world):
         checkpoint("verifying")
         source = source_ids(world, list(batch.claims))
-        found.candidates += sum(number for number, _ in source.values())
-        for person, (_, ids) in source.items():
-            sample.offer(person, less(ids, person, aside) if person in put_aside else ids)
+        found.candidates += sum(told.number for told in source.values())
+        for person, told in source.items():
+            sample.offer(person, less(told.ids, person, aside) if person in put_aside else told.ids)
+        boundary.compare_both((near for told in source.values() for near in told.near), batch.claims, world, seams)
         if run.writes:
             found.lacking += look_closely(source, batch, world, aside, found)
     if run.writes:
@@ -82,7 +87,7 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
             found.example(f"audit {audit} of CRM person {person} has no row and no other outcome")
         map_again(sample.chosen, world, found)
     found.agrees = not found.missing and not found.differing and found.candidates == found.accounted
-    return found
+    return found, seams
 
 
 @dataclass(frozen=True)
@@ -106,23 +111,34 @@ def batches(world: World) -> Iterator[Batch]:
         yield Batch(0, HIGHEST_PERSON, {})
 
 
-def source_ids(world: World, persons: list[int]) -> dict[int, tuple[int, str]]:
-    """Person -> how many candidates, and the ids of those that change something, ascending, as `our_ids` writes them. By sets, through SQL of
-    its own, not the extractor's."""
-    parts = [
-        sql.SQL("SELECT a.person, a.id, {empty} AS nothing FROM {source} a WHERE {before}").format(
-            empty=nothing_changed(world), source=source, before=before_watermark(world)
-        )
-        for source in sources(world.crm, world.mapping, persons, world.links.of(persons))
-    ]
-    statement = sql.SQL(
-        """SELECT person, count(*), coalesce(string_agg(to_hex(id | (-9223372036854775808)), ',' ORDER BY id) FILTER (WHERE NOT nothing), '')
-           FROM ({parts}) candidate GROUP BY person"""
+class Told(NamedTuple):
+    """What the source tells of one person."""
+
+    number: int  # candidates
+    ids: str  # of those that change something, ascending, as `our_ids` writes them
+    near: list[Near]  # audits for the boundary audit, candidates or not
+
+
+def source_ids(world: World, persons: list[int]) -> dict[int, Told]:
+    """Person -> what the source tells. By sets, through SQL of its own, not the extractor's; every audit is read once."""
+    at = occurred_at(world.crm.shape)
+    part = sql.SQL(
+        """SELECT a.person, a.id, a.auditable_type::text AS class, {at} AS at, {before} AS before, {empty} AS nothing,
+                  {at} >= {since}::timestamptz AND {at} < 'infinity' AS near FROM {source} a"""
     )
-    if not parts:
-        return {}
-    rows = world.crm.rows(statement.format(parts=sql.SQL(" UNION ALL ").join(parts)))
-    return {int(person): (number, ids) for person, number, ids in rows}
+    names = {"empty": nothing_changed(world), "before": before_watermark(world), "since": sql.Literal(boundary.since(world).isoformat())}
+    parts = [part.format(at=at, source=each, **names) for each in sources(world.crm, world.mapping, persons, world.links.of(persons))]
+    statement = sql.SQL(
+        """SELECT person, count(*) FILTER (WHERE before),
+                  coalesce(string_agg(to_hex(id | (-9223372036854775808)), ',' ORDER BY id) FILTER (WHERE before AND NOT nothing), ''),
+                  array_agg(id) FILTER (WHERE near), array_agg(class) FILTER (WHERE near), array_agg(at) FILTER (WHERE near)
+           FROM ({parts}) audit GROUP BY person"""
+    )
+    rows = world.crm.rows(statement.format(parts=sql.SQL(" UNION ALL ").join(parts))) if parts else []
+    return {
+        int(person): Told(number, ids, [(int(person), *each) for each in zip(near or (), classes or (), times or (), strict=True)])
+        for person, number, ids, near, classes, times in rows
+    }
 
 
 def our_ids(world: World, batch: Batch) -> dict[int, str]:
@@ -133,10 +149,12 @@ def our_ids(world: World, batch: Batch) -> dict[int, str]:
     return dict(world.cdp.rows(query, limits(batch, world)))
 
 
-def look_closely(source: dict[int, tuple[int, str]], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
+def look_closely(source: dict[int, Told], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
     """Where a person's candidates are not exactly our rows, see key by key what is missing, stale, live, or has another outcome."""
     ours = our_ids(world, batch)
-    doubtful = [person for person in source.keys() | ours.keys() if ours.get(person, "") != source.get(person, (0, ""))[1]]
+    doubtful = [
+        person for person in source.keys() | ours.keys() if ours.get(person, "") != (source[person].ids if person in source else "")
+    ]
     if not doubtful:
         return []
     keys = source_keys(world, [person for person in doubtful if person in batch.claims])

@@ -13,10 +13,10 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
 from migration import (
     attempts,
-    boundary,
     budget,
     chunks,
     events,
@@ -34,8 +34,8 @@ from migration import (
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
-from migration.doors import Misconfigured, Outage
-from migration.models import Chunk, RivalClaim, Run
+from migration.doors import Misconfigured, Outage, console_translated
+from migration.models import Chunk, LinkIndex, RivalClaim, Run
 from migration.pipeline.flow import World
 from migration.runs import Refused, may_go_on, move
 from migration.states import FINISHED, ChunkState, IllegalMove, Overtaken, RunReason, RunState
@@ -55,18 +55,27 @@ def step(run: Run, *, owner: str, turn: float | None = None) -> Step:
     """Do the next piece of the run's work, of about `turn` seconds. Outage and Misconfigured go on to the caller, the state kept sound."""
     run.refresh_from_db()
     try:
-        return next_piece(run, owner=owner, turn=settings.TURN_SECONDS if turn is None else turn)
+        with bound_contextvars(run=run.pk, account=run.account_id), console_translated():
+            return next_piece(run, owner=owner, turn=settings.TURN_SECONDS if turn is None else turn)
     except (chunks.LeaseLost, Overtaken, Refused) as overtaken:
         log.info("run %s: %s", run.pk, overtaken)  # another worker has it, or a person asked for something else meanwhile
         return Step.WAITING
     except (Outage, Misconfigured, IllegalMove):
         raise
     except Exception as error:
-        # Nothing that waiting or trying again cures: said on the run, told in the log.
         log.exception("run %s failed while %s", run.pk, run.state)
-        reason = f"{type(error).__name__} while the run was {run.state}; the log has the details."
+        return failed(run, error, owner=owner)
+
+
+def failed(run: Run, error: Exception, *, owner: str) -> Step:
+    """Nothing that waiting or trying again cures: said on the run, told in the log. Unless another worker was faster, and it is its run now."""
+    reason = f"{type(error).__name__} while the run was {run.state}; the log has the details."
+    try:
         runs.end(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.STOPPED, reason=reason)
-        return Step.FINISHED
+    except Overtaken as overtaken:
+        log.info("run %s: %s", run.pk, overtaken)
+        return Step.WAITING
+    return Step.FINISHED
 
 
 def next_piece(run: Run, *, owner: str, turn: float) -> Step:
@@ -142,30 +151,36 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
     moments = watermark.resolve(cdp, account, now=now, safety_lag=timedelta(hours=settings.SAFETY_LAG_HOURS))
     mark = watermark.as_json(moments)
     mapping = mappings.parse(run.mapping_revision.document)
-    index = links.up_to_date(
-        mapping, crm, worlds.address("CRM_DATABASE_URL"), now=now, pulse=lambda: renew(run)
-    )  # fmt: skip
+    index = links_until_now(run, mapping, crm)
     reader = links.Reader(index)
     candidates = 0
 
     def counted() -> Iterator[planning.PersonCount]:
         nonlocal candidates
-        for each in planning.count(crm, mapping, mark, cdp.persons(account.cdp_id), reader):
+        for number, each in enumerate(planning.count(crm, mapping, mark, cdp.persons(account.cdp_id), reader)):
+            if number % planning.PERSONS_AT_ONCE == 0:
+                renew(run)
             candidates += each.candidates
             yield each
 
+    # All that others are asked comes first: they may take minutes, and no lock is held meanwhile.
+    rivals = [RivalClaim(run=run, person_id=person, crm_organization_id=org) for person, org in cdp.rival_claims(account.cdp_id)]
+    without = cdp.contacts_without_source_id(account.cdp_id)
+    cuts = list(planning.cut(counted(), run.chunk_size, crm, mapping, reader))
     with transaction.atomic():
+        renew(run)  # until this transaction ends, nobody else takes the run over
         RivalClaim.objects.filter(run=run).delete()
-        RivalClaim.objects.bulk_create(
-            [RivalClaim(run=run, person_id=person, crm_organization_id=org) for person, org in cdp.rival_claims(account.cdp_id)],
-            batch_size=1000,
-        )
-        cuts = planning.cut(counted(), run.chunk_size, crm, mapping, reader)
+        RivalClaim.objects.bulk_create(rivals, batch_size=1000)
         Chunk.objects.bulk_create((Chunk(uuid=uuid4(), run=run, number=n, **vars(cut)) for n, cut in enumerate(cuts, 1)), batch_size=1000)
         move(
             run, RunState.RUNNING, by=owner, now=now, watermark=mark, candidates=candidates, started_at=now, link_index=index,
-            contacts_without_source_id=cdp.contacts_without_source_id(account.cdp_id),
+            contacts_without_source_id=without,
         )  # fmt: skip
+
+
+def links_until_now(run: Run, mapping: mappings.Mapping, crm: Crm) -> LinkIndex:
+    """The link index, with whatever links have committed by now: what hangs on one that it does not know is nobody's candidate."""
+    return links.up_to_date(mapping, crm, worlds.address("CRM_DATABASE_URL"), now=timezone.now(), pulse=lambda: renew(run))
 
 
 @contextmanager
@@ -206,7 +221,8 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
                 reaper.reap(run)
                 if not (chunk := next_chunk(run, world, sessions, owner=owner)):
                     break
-                attempts.process(chunk, world, owner=owner)
+                with bound_contextvars(chunk=chunk.number):
+                    attempts.process(chunk, world, owner=owner)
     except (SystemExit, KeyboardInterrupt):
         chunks.let_go(run, owner=owner)
         raise
@@ -256,7 +272,7 @@ def verified(run: Run, *, owner: str) -> Step:
         if not mine:
             return Step.WAITING
         with worlds.opened(run) as world:
-            found = reconcile.verify_run(run, world, ledger.of(run), lambda name: renew(run))
-            seam = boundary.audit(world, lambda: renew(run))
+            links_until_now(run, world.mapping, world.crm)
+            found, seam = reconcile.verify_run(run, world, ledger.of(run), lambda name: renew(run))
         verdicts.conclude(run, found, seam, by=owner, now=timezone.now())
     return Step.WORKED

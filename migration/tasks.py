@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from calm_console.celery import app
-from migration import beats, chunks, drafts, notify, reaper, runs, steps
+from migration import beats, chunks, drafts, notify, reaper, runs, steps, ticks
 from migration.doors import Misconfigured, Outage
 from migration.models import MappingDraft, Run
 from migration.states import FINISHED, RunReason, RunState
@@ -26,18 +26,28 @@ def work(*, run_id: int) -> None:
     """Do a turn of the run's work, and pass the nudge on while there is more."""
     run = Run.objects.get(pk=run_id)
     planned = run.state == RunState.PLANNED
-    try:
-        outcome = steps.step(run, owner=worker_name())
-    except Outage as error:
-        runs.note(run, str(error), now=timezone.now())
-        return  # the tick nudges again
-    except Misconfigured as error:
-        runs.interrupt(run, str(error), by=worker_name(), now=timezone.now(), code=RunReason.STOPPED)
-        return
+    outcome = turn(run)
     if outcome == steps.Step.WORKED and planned:
         nudge_all(run)
     elif outcome == steps.Step.WORKED:
         nudge(run_id)
+
+
+def turn(run: Run) -> steps.Step:
+    """One turn of a run's work. What is away is said on the run, and a later tick comes back to it."""
+    try:
+        return steps.step(run, owner=worker_name())
+    except Outage as error:
+        runs.note(run, str(error), now=timezone.now())
+    except Misconfigured as error:
+        runs.interrupt(run, str(error), by=worker_name(), now=timezone.now(), code=RunReason.STOPPED)
+    return steps.Step.WAITING
+
+
+def turn_for_each() -> None:
+    """A turn here for each run that has work: for a tick that finds no broker, so that ticks alone bring runs to their end."""
+    for run in Run.objects.workable().select_related("account"):
+        turn(run)
 
 
 def work_here(run: Run) -> None:
@@ -60,8 +70,11 @@ def count_effect(*, draft_id: int) -> None:
 
 
 @app.task(name="migration.tick")
-def tick() -> None:
-    """What beat sends once a minute: dead workers' chunks are freed, every run that has work is nudged. Two ticks at once only double nudges."""
+def tick() -> bool:
+    """What beat sends once a minute: dead workers' chunks are freed, every run that has work is nudged; False where the broker is away.
+
+    Two ticks at once only double nudges.
+    """
     reaper.reap()
     beats.advance(now=timezone.now())
     answers = True  # a broker that is away is not asked for every run
@@ -70,6 +83,8 @@ def tick() -> None:
             answers = nudge_all(run)
     for notification in notify.due(now=timezone.now()) if answers else ():
         nudge_notification(notification)
+    ticks.record(by=worker_name(), now=timezone.now())
+    return answers
 
 
 @app.task(name="migration.send_notification")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import httpx
 import stamina
 from django.conf import settings
+from prometheus_client import Counter, Histogram
 from stamina.instrumentation import LoggingOnRetryHook, set_on_retry_hooks
 
 from migration.doors import Misconfigured, Outage
@@ -14,6 +15,8 @@ PATH = "/usman.v1.UserService/GetUsersByEmails"
 BATCH = 100  # USMAN's own limit
 STATUSES = ("ACTIVE", "DEACTIVATED")
 ATTEMPTS = 3
+SECONDS = Histogram("calm_usman_attempt_seconds", "How long attempts to ask USMAN took.")
+FAILURES = Counter("calm_usman_failures", "Questions that USMAN did not answer after all attempts, or not as its contract has it.")
 set_on_retry_hooks([LoggingOnRetryHook])  # the default would print to standard output where structlog is installed
 
 
@@ -50,14 +53,15 @@ class Usman:
         found: dict[str, UsmanUser | None] = dict.fromkeys(wanted)
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
-            found |= read_answer(self.ask(batch), set(batch))
+            with FAILURES.count_exceptions():
+                found |= read_answer(self.ask(batch), set(batch))
         return found
 
     def ask(self, batch: list[str]) -> object:
         """One call with bounded retries; the decoded body."""
         try:
             for attempt in stamina.retry_context(on=(httpx.TransportError, TryAgain), attempts=ATTEMPTS, wait_initial=0.2, wait_max=2.0):
-                with attempt:
+                with attempt, SECONDS.time():
                     response = self.client.post(PATH, json={"emails": batch})
                     if response.status_code >= 500 or response.status_code == 429:
                         raise TryAgain(f"it answered {response.status_code}")

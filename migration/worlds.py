@@ -61,8 +61,8 @@ def address(variable: str) -> str:
     """Host, port and database of a URL, without login."""
     try:
         parts = conninfo_to_dict(getattr(settings, variable))
-    except psycopg.ProgrammingError as error:
-        raise Misconfigured(f"{variable} cannot be read as a URL: write postgresql://user:password@host:5432/name.") from error
+    except psycopg.ProgrammingError:  # its text quotes the whole URL, so it may not be seen in a traceback either
+        raise Misconfigured(f"{variable} cannot be read as a URL: write postgresql://user:password@host:5432/name.") from None
     return f"{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
 
 
@@ -90,7 +90,7 @@ def world(run: Run, crm: Crm, cdp: Cdp, people: People, rivals: dict[int, set[in
         mapping=mapping,
         revision=run.mapping_revision.number,
         watermark=watermark.from_json(run.watermark or {}),
-        has_live_rows=bool(cdp.live_since(account.cdp_id)),
+        has_live_rows=cdp.has_live_rows(account.cdp_id),
         seam_lag=timedelta(seconds=settings.SEAM_LAG_SECONDS),
         rivals=rivals,
         links=links.Reader(run.link_index),

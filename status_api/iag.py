@@ -14,6 +14,7 @@ from uuid import UUID
 
 import httpcore
 from django.conf import settings
+from prometheus_client import Counter, Histogram
 
 from status_api.breaker import Breaker
 from status_api.hurry import deadline, pool
@@ -32,6 +33,8 @@ KEPT_SECONDS, KEPT_SESSIONS = 30, 10_000
 MOST_CONNECTIONS = 16
 MOST_BYTES = 65_536
 RETRY_AFTER = 5
+SECONDS = Histogram("calm_iag_call_seconds", "How long questions to IAG took.", buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2))
+FAILURES = Counter("calm_iag_failures", "Questions that IAG did not answer, or not as its contract has it.")
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class Gateway:
         if wait := self.breaker.wait():
             raise Unavailable("IAG is left alone for a while, since it did not answer.", math.ceil(wait))
         try:
-            with deadline(TIMEOUT):
+            with SECONDS.time(), FAILURES.count_exceptions(), deadline(TIMEOUT):
                 found = read(*self.fetch(session))
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, Malformed) as error:
             self.breaker.failed()

@@ -3,10 +3,12 @@
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from time import time
 from typing import Any
 from uuid import uuid4
 
 from django.contrib.auth.models import Permission, User
+from django.test import Client
 
 from migration.models import Account, Chunk, Event, MappingRevision, QuarantinedCandidate, Run, Waiver
 from migration.pipeline.records import Receipt
@@ -28,6 +30,13 @@ def viewer(*models: str, name: str = "viewer") -> User:
     may = Permission.objects.filter(content_type__app_label="migration", codename__startswith="view_")
     user.user_permissions.set(may.filter(codename__in=[f"view_{model}" for model in models]) if models else may)
     return user
+
+
+def password_typed(client: Client) -> None:
+    """As if this person had typed the password again just now, which what cannot be taken back asks for."""
+    session = client.session
+    session["password_typed_at"] = time()
+    session.save()
 
 
 def account(**fields: Any) -> Account:

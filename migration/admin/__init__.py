@@ -8,6 +8,7 @@ from migration.admin import (
     chunk,
     event,
     link_index,
+    login_form,
     mapping_draft,
     mapping_revision,
     name_collision,
@@ -24,6 +25,7 @@ __all__ = [
     "chunk",
     "event",
     "link_index",
+    "login_form",
     "mapping_draft",
     "mapping_revision",
     "name_collision",
@@ -34,6 +36,7 @@ __all__ = [
     "stale_row",
 ]
 
+admin.site.login_form = login_form.LoginForm
 admin.site.site_header = "CALM console"
 admin.site.site_title = "CALM console"
 admin.site.index_title = "Overview"

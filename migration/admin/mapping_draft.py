@@ -10,7 +10,7 @@ from django.views.decorators.http import require_POST
 
 from migration import drafts, override_csv, revisions, tasks
 from migration import mapping as mappings
-from migration.admin import draft_import, draft_report, links, mapping_form
+from migration.admin import draft_import, draft_report, links, mapping_form, password_again
 from migration.admin.display import NOTHING, moment, pill, visible
 from migration.admin.mapping_fields import ROWS
 from migration.admin.work import WorkAdmin, note_of, within_patience
@@ -139,6 +139,8 @@ class MappingDraftAdmin(WorkAdmin):
         """The effect once more, a note, and the button."""
         self.check_may(request, PUBLISH)
         draft = self.found(request, pk)
+        if asking := password_again.asked_first(request):
+            return asking
         note, problem = note_of(request), ""
         if request.method == "POST":
             try:

@@ -9,6 +9,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 
 from migration import chunks, control, stale, withdrawal
+from migration.admin import password_again
 from migration.admin.quarantine_work import asked
 from migration.admin.work import WorkAdmin, within_patience
 from migration.doors import Misconfigured, Outage
@@ -75,6 +76,8 @@ class RunControl(WorkAdmin):
         """Asked with GET it counts in the CDP what would be removed; POST begins it, and the workers do it."""
         self.check_may(request, WITHDRAW)
         run = self.found(request, pk)
+        if asking := password_again.asked_first(request):
+            return asking
         try:
             if request.method == "POST":
                 withdrawal.begin(run, by=request.user.get_username(), now=timezone.now())
@@ -89,6 +92,8 @@ class RunControl(WorkAdmin):
         """Asked with GET it shows the list; POST removes the next of them, up to a step's number."""
         self.check_may(request, REMOVE_STALE)
         run = self.found(request, pk)
+        if asking := password_again.asked_first(request):
+            return asking
         try:
             stale.check(run)
             if request.method == "POST":

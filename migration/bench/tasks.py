@@ -49,7 +49,7 @@ def move(options: Options, clock: Meter) -> Work:
             while run.state not in FINISHED:
                 state, begun = run.state, clock.read()
                 if steps.step(run, owner=owner) == steps.Step.WAITING:
-                    time.sleep(0.02)
+                    time.sleep(0.1)  # each look costs CPU, which would be counted as work
                 run.refresh_from_db()
                 for name, spent in clock.read().since(begun).items():
                     phases[state][name] += spent or 0.0

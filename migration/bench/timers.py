@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from migration import chunks, links, steps, worlds
+from migration import boundary, chunks, links, steps, worlds
 from migration.pipeline import flow, load
 
 GENERATORS: dict[str, tuple[Any, str]] = {  # step -> where its generator function is found
@@ -33,7 +33,7 @@ FUNCTIONS: dict[str, tuple[Any, str]] = {
     "plan": (steps, "plan"),
     "link index": (links, "up_to_date"),
     "verify run": (steps.reconcile, "verify_run"),
-    "boundary audit": (steps.boundary, "audit"),
+    "boundary audit": (boundary, "compare_both"),
 }
 
 

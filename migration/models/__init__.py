@@ -6,6 +6,7 @@ from migration.models.batch import Batch, BatchItem
 from migration.models.chunk import Chunk
 from migration.models.event import Event
 from migration.models.link_index import DealLink, JoinConcern, LinkIndex, LinkOddity
+from migration.models.login_attempt import LoginAttempt
 from migration.models.mapping_draft import MappingDraft
 from migration.models.mapping_revision import MappingRevision
 from migration.models.name_collision import NameCollision
@@ -17,6 +18,8 @@ from migration.models.run import Run
 from migration.models.set_watermark import SetWatermark
 from migration.models.stale_row import StaleRow
 from migration.models.summary import Summary
+from migration.models.tally import Tally
+from migration.models.tick import Tick
 from migration.models.waiver import Waiver
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "JoinConcern",
     "LinkIndex",
     "LinkOddity",
+    "LoginAttempt",
     "MappingDraft",
     "MappingRevision",
     "NameCollision",
@@ -41,5 +45,7 @@ __all__ = [
     "SetWatermark",
     "StaleRow",
     "Summary",
+    "Tally",
+    "Tick",
     "Waiver",
 ]

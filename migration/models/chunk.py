@@ -20,7 +20,9 @@ class Chunk(models.Model):
     audit_to = models.BigIntegerField(null=True, help_text="Exclusive.")
     pairs = models.JSONField(null=True, help_text="Single candidates to try again: [[CRM person id, audit id, reason], ...].")
     parent = models.ForeignKey("self", null=True, on_delete=models.CASCADE, related_name="parts", help_text="The chunk it was split from.")
-    expected = models.PositiveBigIntegerField(help_text="Audits of these contacts when the run was planned; a split chunk's are its parts'.")
+    expected = models.PositiveBigIntegerField(
+        help_text="Audits of these contacts when the run was planned; a split chunk's are its parts'."
+    )
 
     state = models.CharField(max_length=16, default=ChunkState.PENDING)
     reason = models.TextField(blank=True)

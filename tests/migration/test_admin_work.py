@@ -59,6 +59,7 @@ AWAY = "redis://127.0.0.1:1/0"
 @pytest.fixture
 def staff(client) -> Client:
     client.force_login(factories.superuser())
+    factories.password_typed(client)
     return client
 
 
@@ -115,6 +116,7 @@ def allow(name: str, *permissions: str) -> Client:
     user.user_permissions.add(*Permission.objects.filter(codename__in=permissions))
     client = Client()
     client.force_login(User.objects.get(pk=user.pk))
+    factories.password_typed(client)
     return client
 
 

@@ -15,13 +15,14 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from migration import accounts, attempts, chunks, revisions, runs, steps, worlds
+from migration import accounts, attempts, chunks, ledger, links, reconcile, revisions, runs, steps, worlds
 from migration.bench import build, pieces, policy, server
+from migration.crm import Crm
 from migration.management.commands import bench as command
-from migration.models import Account
+from migration.models import Account, Chunk, Run
 from migration.pipeline import categories
 from migration.pipeline.flow import process_chunk
-from migration.states import RunMode
+from migration.states import RunMode, RunState
 from tests.conftest import at, rows, run_sql
 
 pytestmark = pytest.mark.slow
@@ -140,8 +141,8 @@ class Counted:
         return counted
 
 
-def counts_of_a_chunk(bench, settings, monkeypatch, size: int) -> tuple[Counter, int, dict]:
-    """What the first chunk of so many audits takes, its rows, and its contacts."""
+def planned(bench, settings, size: int) -> Run:
+    """A run with chunks of so many audits, planned in this process."""
     bench.fresh()
     order = bench.order("move", {})
     for name, value in (order["settings"] | {"GATE_POLICY": "migration.bench.policy.decide"}).items():
@@ -153,6 +154,12 @@ def counts_of_a_chunk(bench, settings, monkeypatch, size: int) -> tuple[Counter,
     run = runs.start(runs.Wish(account, RunMode.PRODUCTION, size), by="tester", now=timezone.now())
     steps.step(run, owner="tester:1")
     run.refresh_from_db()
+    return run
+
+
+def counts_of_a_chunk(bench, settings, monkeypatch, size: int) -> tuple[Counter, int, dict]:
+    """What the first chunk of so many audits takes, its rows, and its contacts."""
+    run = planned(bench, settings, size)
     chunk = chunks.claim(run, owner="tester:1")
     with worlds.opened(run) as world, monkeypatch.context() as patched:
         counted = Counted(patched)
@@ -173,3 +180,34 @@ def test_a_chunk_takes_the_same_statements_at_any_size(bench, settings, monkeypa
                 WHERE person BETWEEN %(first)s AND %(last)s AND a.action = 'update'
                 AND a.audited_changes ?| '{crm_task_status_id,crm_stage_id,ticket_status_id}'"""
     assert number["parsed"] == rows(bench.scratch.of("crm"), status, persons)[0][0] < written / 8
+
+
+@pytest.mark.django_db(transaction=True)
+def test_verification_and_the_boundary_audit_read_the_source_once(bench, settings, monkeypatch):
+    """One query on the CRM for each five hundred contacts, one look at links of three queries; the rest is the sample's, mapped again."""
+    run = planned(bench, settings, 3000)
+    while run.state == RunState.RUNNING:
+        steps.step(run, owner="tester:1")
+    source, looks = [], []
+    with worlds.opened(run) as world, monkeypatch.context() as patched:
+        patched.setattr(world.crm, "rows", lambda query, *more: source.append(query) or Crm.rows(world.crm, query, *more))
+        patched.setattr(
+            links.Reader, "kept", lambda reader, query, ids, kept=links.Reader.kept: looks.append(query) or kept(reader, query, ids)
+        )
+        found, seams = reconcile.verify_run(run, world, ledger.of(run), lambda name: None)
+    assert found.agrees and found.sampled == 1000
+    assert sum(seam.crm_beyond for seam in seams.seams.values()) == bench.built.beyond > 0
+    assert bench.built.persons <= reconcile.PERSONS_AT_ONCE
+    assert (len(source), len(looks)) == (1, 2 * 3)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_checkpoint_is_one_look_that_writes_nothing(bench, settings, django_assert_num_queries):
+    chunk = chunks.claim(planned(bench, settings, 3000), owner="tester:1")
+    before = Chunk.objects.get(pk=chunk.pk).lease_expires_at
+    with django_assert_num_queries(1):
+        chunks.checkpoint(chunk, "staged")
+    assert Chunk.objects.get(pk=chunk.pk).lease_expires_at == before
+    Chunk.objects.filter(pk=chunk.pk).update(token=chunk.token + 1)
+    with pytest.raises(chunks.LeaseLost):
+        chunks.checkpoint(chunk, "committed")

@@ -494,6 +494,7 @@ def test_withdrawing_shows_what_goes_and_begins(client, console, no_broker):
     run = migrated(1)
     count = len(console.activities(f"run_id = '{run.uuid}'"))
     client.force_login(factories.superuser())
+    factories.password_typed(client)
     shown = client.get(address("withdraw", run)).content.decode()
     assert f"{count:,} rows would be removed from the CDP" in shown and "contact/update" in shown
     client.post(address("withdraw", run))
@@ -509,6 +510,7 @@ def test_stale_rows_are_removed_from_their_page(client, console):
     console.change_crm(f"DELETE FROM audits WHERE id = {row[11]}")
     run = migrated(1)
     client.force_login(factories.superuser())
+    factories.password_typed(client)
     assert row[0] in client.get(address("stale", run)).content.decode()
     answer = client.post(address("stale", run), follow=True).content.decode()
     assert "1 rows are removed, 0 were no longer stale, or not ours, and stay; 0 are left." in answer

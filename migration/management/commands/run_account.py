@@ -59,7 +59,7 @@ def work_inline(run: Run, out: Output) -> str | None:
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on the way out the chunk is handed back
     with Watch(run, out) as watch:
         try:
-            while run.state not in (*FINISHED, RunState.PAUSED):
+            while run.state not in (*FINISHED, RunState.INTERRUPTED, RunState.PAUSED):
                 if steps.step(run, owner=owner, turn=1.0) == steps.Step.WAITING:
                     watch.waiting()
                     time.sleep(0.5)
@@ -71,7 +71,7 @@ def work_inline(run: Run, out: Output) -> str | None:
             return f"{error} Run {run.pk} is interrupted; the same command goes on where it stopped."
         finally:
             signal.signal(signal.SIGTERM, before)
-    return paused(run)
+    return run.reason if run.state == RunState.INTERRUPTED else paused(run)
 
 
 def wait_for_workers(run: Run, out: Output) -> str | None:

@@ -24,7 +24,7 @@ class Command(BaseCommand):
                 f"{account} has no finished production run to verify: run `manage.py run_account {account.crm_organization_id} --mode production`."
             )
         with worlds.opened(run) as world:
-            found = reconcile.verify_run(run, world, ledger.of(run), lambda name: None)
+            found, _ = reconcile.verify_run(run, world, ledger.of(run), lambda name: None)
         run.verification, run.stale = found.as_json(), found.stale
         out = Output(self, options["json"])
         out.json(reports.as_json(run))

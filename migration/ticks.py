@@ -1,0 +1,15 @@
+"""The trace that each tick leaves in the database, so that a web process can tell whether beat and workers are alive. The only writer of Tick."""
+
+from datetime import datetime
+
+from migration.models import Tick
+
+
+def record(*, by: str, now: datetime) -> None:
+    """A tick has run to its end on the worker `by`."""
+    Tick.objects.update_or_create(pk=1, defaults={"ticked_at": now, "ticked_by": by})
+
+
+def last() -> datetime | None:
+    """When the last tick ended; None before the first."""
+    return Tick.objects.values_list("ticked_at", flat=True).first()

@@ -1,0 +1,196 @@
+"""Groups have what they need and nothing else: every address is asked as a viewer, every act as each group."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, Permission, User
+from django.contrib.contenttypes.models import ContentType
+from django.test import Client
+from django.urls import URLPattern, get_resolver, reverse
+
+from gates.catalogue import OWNER_GROUPS
+from migration import budget
+from migration.models import Batch, Event, MappingRevision
+from tests import factories
+from tests.migration.test_admin_work import everything, no_broker  # noqa: F401 - a fixture
+from tests.migration.test_batch_admin import planned
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_broker")]
+
+MAPPER = {"migration.add_mappingrevision", "migration.change_mappingdraft", "migration.change_namecollision"}
+OPERATOR = {
+    "gates.add_evidence",
+    "migration.add_batch",
+    "migration.add_run",
+    "migration.add_setwatermark",
+    "migration.change_batch",
+    "migration.change_quarantinedcandidate",
+    "migration.change_readbudget",
+    "migration.change_run",
+    "migration.remove_stalerow",
+    "migration.withdraw_run",
+}
+OWNER = {"gates.add_evidence", "gates.add_signoff"}
+# Beside seeing everything.
+MAY = {"viewer": set(), "mapper": MAPPER, "operator": OPERATOR} | dict.fromkeys(OWNER_GROUPS, OWNER)
+
+SEEING = {"pack", "badge-gallery", "badge-sample", "migration_mappingdraft_export", "migration_mappingdraft_document"}
+MAPPING = {f"migration_mappingdraft_{act}" for act in ("start", "edit", "count", "publish", "import")} | {"migration_namecollision_decide"}
+OPERATING = {f"migration_run_{act}" for act in ("pause", "resume", "cancel", "retry", "force", "withdraw", "stale")} | {
+    "plan",
+    "gates_gate_measure",
+    "migration_account_watermark",
+    "migration_batch_act",
+    "migration_batch_plan",
+    "migration_quarantinedcandidate_retry",
+    "migration_quarantinedcandidate_waive",
+    "migration_readbudget_set",
+}
+SIGNING = {"gates_gate_measure", "gates_gate_decide"}
+ACTS = {"viewer": set(), "mapper": MAPPING, "operator": OPERATING, "CDP": SIGNING}
+# Pages without a form: whether they are asked with GET or POST is the same to them.
+LOOKING = SEEING | {
+    "index",
+    "app_list",
+    "gates_gate_change",
+    "jsi18n",
+    "password_change_done",
+    "api-docs",
+    "openapi",
+    "healthz",
+    "readyz",
+    "metrics",
+}
+# What every person of staff may do to their own login and session.
+OWN = {"login", "logout", "password_change", "password-again"}
+STOCK = ("changelist", "add", "history", "delete", "change", "password_change")
+
+
+def member(group: str) -> Client:
+    user = User.objects.create_user(f"of {group}", is_staff=True)
+    user.groups.set([Group.objects.get(name=group)])
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def patterns(found=None) -> Iterator[URLPattern]:
+    for each in get_resolver().url_patterns if found is None else found:
+        if hasattr(each, "url_patterns"):
+            yield from patterns(each.url_patterns)
+        else:
+            yield each
+
+
+def named() -> dict[str, URLPattern]:
+    return {each.name: each for each in patterns() if each.name}
+
+
+@pytest.fixture
+def records(settings) -> dict[str, object]:
+    """A record of most models, by `app_model`."""
+    settings.CRM_DATABASE_URL = settings.CDP_DATABASE_URL = "postgresql://nobody:x@127.0.0.1:1/none"
+    settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
+    found = {f"{each._meta.app_label}_{each._meta.model_name}": each for each in everything().values()}
+    run = found["migration_quarantinedcandidate"].run
+    factories.event(run)
+    batch = Batch.objects.get(pk=planned(1).pk)
+    budget.current()  # the one row, made when it is first looked at
+    found |= {"migration_run": run, "migration_chunk": run.chunks.get(), "migration_event": Event.objects.last()}
+    found |= {"migration_mappingrevision": MappingRevision.objects.last(), "migration_batch": batch}
+    return found | {"auth_user": User.objects.create_user("target"), "auth_group": Group.objects.get(name="viewer")}
+
+
+def address(pattern: URLPattern, records: dict[str, object]) -> str:
+    """The pattern's address about a record that is there, 1 where the test has none."""
+    name = pattern.name
+    of = next((record for key, record in records.items() if name.startswith(f"{key}_")), None)
+    of = records["migration_account"] if name in ("pack", "plan") else of
+    key = of.pk if of else ("A" if name.startswith("gates_gate_") else 1)
+    values = {
+        "part": "ids",
+        "kind": "actor_overrides",
+        "verb": "pause",
+        "letter": "A",
+        "name": "paused",
+        "app_label": "migration",
+        "account": "1",
+        "content_type_id": ContentType.objects.get(model="run").pk,
+    }
+    given = {argument: values.get(argument, key) for argument in pattern.pattern.converters} | {
+        argument: values[argument] for argument in pattern.pattern.regex.groupindex if argument in values
+    }
+    namespace = "gates:" if name in ("pack", "plan") else "" if name in APART else "admin:"
+    return reverse(f"{namespace}{name}", kwargs=given)
+
+
+APART = {"password-again", "badge-gallery", "badge-sample", "api-docs", "openapi"}
+APART |= {"migration-status", "account-migration-status", "healthz", "readyz", "metrics"}
+
+
+def state() -> dict[str, list[dict]]:
+    """Everything in the console's database but sessions."""
+    models = [model for model in apps.get_models(include_auto_created=True) if model._meta.label != "sessions.Session"]
+    return {model._meta.label: list(model.objects.order_by("pk").values()) for model in models}
+
+
+def test_groups_have_exactly_these_permissions():
+    all_seeing = {f"{p.content_type.app_label}.{p.codename}" for p in Permission.objects.filter(codename__startswith="view_")}
+    for name, may in MAY.items():
+        group = Group.objects.get(name=name)
+        has = {f"{p.content_type.app_label}.{p.codename}" for p in group.permissions.select_related("content_type")}
+        assert has - all_seeing == may, name
+        assert {each.partition(".")[0] for each in has & all_seeing} == {"gates", "migration"}, f"{name} sees no people"
+    assert {*Group.objects.values_list("name", flat=True)} == MAY.keys()
+
+
+def test_a_viewer_changes_nothing_anywhere(records):
+    """Every address there is, with GET and POST."""
+    client = member("viewer")
+    before, wrong = state(), []
+    for pattern in named().values():
+        if pattern.name in OWN:
+            continue
+        there = address(pattern, records)
+        seen, sent = client.get(there), client.post(there, {"name": "x", "note": "x", "post": "yes", "action": "delete_selected"})
+        refused = sent.status_code in (302, 403, 404, 405) or pattern.name in LOOKING or pattern.name.endswith("_changelist")
+        if seen.status_code not in (200, 301, 302, 401, 403, 404, 405, 503) or not refused:
+            wrong.append((pattern.name, seen.status_code, sent.status_code))
+    assert wrong == []
+    assert state() == before
+
+
+def acting() -> set[str]:
+    """Names of the console's own pages under /admin/ that belong to records and gates."""
+    ours = {name for name in named() if name.startswith(("migration_", "gates_")) and not name.endswith(STOCK)}
+    return ours | {"pack", "plan", "badge-gallery", "badge-sample"}
+
+
+@pytest.mark.parametrize("group", ACTS)
+def test_each_group_does_what_it_should_and_nothing_else(records, group):
+    client = member(group)
+    factories.password_typed(client)
+    allowed = set()
+    for name in acting():
+        there = address(named()[name], records)
+        if 403 not in (client.get(there).status_code, client.post(there, {"group": group}).status_code):
+            allowed.add(name)
+    assert allowed - SEEING == ACTS[group]
+    assert allowed >= SEEING
+
+
+def test_nobody_adds_changes_or_removes_records_people_or_groups(records):
+    """Not even with every permission of the groups together: Django's own pages of records are for looking."""
+    user = User.objects.create_user("all", is_staff=True)
+    user.groups.set(Group.objects.all())
+    client = Client()
+    client.force_login(user)
+    before, wrong = state(), []
+    for name, pattern in named().items():
+        if name.startswith(("migration_", "gates_", "auth_")) and name.endswith(STOCK[1:]) and name not in acting() | OWN | LOOKING:
+            status = client.post(address(pattern, records), {"name": "x", "post": "yes"}).status_code
+            if status not in (302, 403):
+                wrong.append((name, status))
+    assert wrong == []
+    assert state() == before

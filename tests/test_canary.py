@@ -1,0 +1,216 @@
+"""A secret in every URL and setting: it is in no output, log, page, traceback, table or process list, whether things work or fail."""
+
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import psycopg
+import pytest
+from django.db import connection
+from django.test import Client, override_settings
+from django.urls import path
+
+from calm_console import scrubbing
+from migration import accounts, cdp, crm
+from migration.doors import Misconfigured, Outage
+from migration.models import Account, Run
+from migration.states import RunState
+from tests import factories
+from tests.conftest import Systems, run_sql
+from tests.migration.conftest import now
+
+ROOT = Path(__file__).parents[1]
+CANARY = "c4n4ry/p@ss:w<o>rd"
+FORMS = {CANARY, quote(CANARY, safe=""), "c4n4ry"}
+ROLE = f"calm_canary_{os.getpid()}"
+NOWHERE = "127.0.0.1:1"
+FAILING = {
+    "down": "postgresql://someone:{}@" + NOWHERE + "/none",
+    "unknown host": "postgresql://someone:{}@no-such-host.invalid:5432/none",
+    "no port": "postgresql://someone:{}@127.0.0.1:port/none",
+    "no database": "postgresql://someone:{}@SERVER/none",
+    "another scheme": "mysql://someone:{}@127.0.0.1/none",
+    "no scheme": "someone:{}@127.0.0.1/none",
+}
+COMMANDS = (
+    ("check",),
+    ("sync_accounts",),
+    ("publish_mapping", "--file", "calm_console/demo/mapping.json", "--yes"),
+    ("run_account", "1", "--mode", "dry-run", "--inline"),
+    ("tick",),
+    ("prepare_cdp",),
+)
+
+
+def secret(template: str) -> str:
+    return template.replace("{}", quote(CANARY, safe=""))
+
+
+def console() -> str:
+    login = connection.settings_dict
+    address = f"{quote(login['HOST'], safe='')}:{login['PORT']}/{login['NAME']}"
+    return f"postgresql://{quote(login['USER'])}:{quote(login['PASSWORD'] or '', safe='')}@{address}"
+
+
+def canaries(systems: Systems) -> dict[str, str]:
+    """The environment of a console that works, with a canary wherever a secret may be that nothing depends on here."""
+    return {
+        "DATABASE_URL": by_canary(console()),
+        "CRM_DATABASE_URL": by_canary(systems.crm),
+        "CDP_DATABASE_URL": by_canary(systems.cdp),
+        "REDIS_URL": secret("redis://:{}@" + NOWHERE + "/0"),
+        "USMAN_URL": systems.usman.replace("http://", secret("http://someone:{}@")),
+        "IAG_URL": secret("http://someone:{}@" + NOWHERE),
+        "EMAIL_URL": secret("smtp://someone:{}@" + NOWHERE),
+        "NOTIFY_EMAIL_TO": "staff@sample.example",
+        "NOTIFY_WEBHOOK_URL": secret("http://" + NOWHERE + "/hooks/{}?token={}"),
+        "NOTIFY_WEBHOOK_SECRET": CANARY * 2,
+        "NOTIFY_WEBHOOK_ALLOW_PRIVATE": "1",
+        "SECRET_KEY": CANARY * 4,
+        "METRICS_TOKEN": CANARY,
+        "DJANGO_SETTINGS_MODULE": "tests.open_gates",
+        "CONNECT_TIMEOUT_SECONDS": "1",
+        "USMAN_TIMEOUT_SECONDS": "1",
+        "LOG_LEVEL": "DEBUG",
+    }
+
+
+def by_canary(url: str) -> str:
+    """The same database, reached by the role whose password is the canary."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{ROLE}:{quote(CANARY, safe='')}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+@pytest.fixture
+def role(postgres) -> Iterator[None]:
+    """A role that may do everything, and whose password is the canary."""
+    run_sql(postgres, f"CREATE ROLE {ROLE} SUPERUSER LOGIN PASSWORD '{CANARY}'")
+    yield
+    run_sql(postgres, f"DROP ROLE {ROLE}")
+
+
+def told(text: str) -> list[str]:
+    """The lines that give it away."""
+    return [line[:300] for line in text.splitlines() if any(form in line for form in FORMS)]
+
+
+def run(environment: dict[str, str], *command: str) -> tuple[str, str]:
+    """What a command said, and how it and its children showed in the process list."""
+    shown: set[str] = set()
+    with subprocess.Popen(
+        [sys.executable, "manage.py", *command],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as child:
+        deadline = time.monotonic() + 50
+        while child.poll() is None and time.monotonic() < deadline:
+            shown.add(subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, timeout=10, check=True).stdout)
+            try:
+                child.wait(0.5)
+            except subprocess.TimeoutExpired:
+                continue
+        said = child.stdout.read()
+    return said, "\n".join(shown)
+
+
+def tables() -> str:
+    """Every row of every table of the console, as text."""
+    with connection.cursor() as cursor:
+        names = connection.introspection.table_names(cursor)
+        found = []
+        for name in names:
+            cursor.execute(f'SELECT t::text FROM "{name}" t')
+            found += [row[0] for row in cursor.fetchall()]
+    return "\n".join(found)
+
+
+def test_commands_that_work_and_wait_say_nothing(role, systems):
+    environment, reports = canaries(systems), []
+    for command in COMMANDS:
+        said, shown = run(environment, *command)
+        reports.append(said[-400:])
+        assert "Traceback" not in said, (command, said[-2000:])
+        assert told(said) == [], command
+        assert told(shown) == [], command
+    assert told(tables()) == []
+    assert [run.state for run in Run.objects.all()] == [RunState.PARTIAL], reports
+
+
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "CRM_DATABASE_URL", "CDP_DATABASE_URL"])
+def test_servers_that_fail_are_named_without_it(role, systems, settings, variable, capsys, caplog):
+    """Of a connection to the CRM and the CDP in this process, of the console's own database in one of its own."""
+    for name, template in FAILING.items():
+        url = secret(template).replace("SERVER", urlsplit(systems.crm).netloc.rpartition("@")[2])
+        if variable == "DATABASE_URL":
+            if name in ("down", "no port", "another scheme"):
+                said, _ = run(canaries(systems) | {variable: url}, "sync_accounts")
+                assert "DATABASE_URL" in said and told(said) == [], (name, said)
+            continue
+        setattr(settings, variable, url)
+        said = said_of(variable)
+        assert variable in said and told(said) == [], (name, said)
+    assert told(caplog.text) == []
+
+
+def said_of(variable: str) -> str:
+    try:
+        with closing(crm.Crm() if variable == "CRM_DATABASE_URL" else cdp.Cdp()) as door:
+            door.rows("SELECT 1")
+    except (Outage, Misconfigured, ValueError, psycopg.Error) as error:
+        return "".join(traceback.format_exception(error))
+    return f"{variable} works"
+
+
+def broken(request):
+    """A page that fails with everything secret in sight: message, local variables, settings."""
+    from django.conf import settings
+
+    url, key, everything = settings.CRM_DATABASE_URL, settings.SECRET_KEY, dict(os.environ)
+    raise RuntimeError(f"{url} {key} {len(everything)}")
+
+
+urlpatterns = [path("broken/", broken)]
+
+
+@pytest.mark.parametrize("accept", ["text/html", "text/plain"])
+def test_the_page_of_an_error_in_debug_hides_it(settings, accept):
+    for name in scrubbing.URLS:
+        setattr(settings, name, secret("scheme://someone:{}@host:1/x"))
+    for name in scrubbing.WHOLE:
+        setattr(settings, name, CANARY)
+    settings.NOTIFY_WEBHOOK_URL = secret("https://hooks.example/services/{}?token={}")
+    with override_settings(DEBUG=True, ROOT_URLCONF="tests.test_canary"):
+        client = Client(raise_request_exception=False)
+        answer = client.get("/broken/", headers={"accept": accept}, CRM_DATABASE_URL=settings.CRM_DATABASE_URL)
+    page = answer.content.decode()
+    assert (answer.status_code, "RuntimeError" in page) == (500, True)
+    assert told(page) == []
+
+
+def test_no_page_of_staff_has_it(systems, settings, client):
+    """Configured with it, and everything away."""
+    accounts.sync(now=now())
+    for name, url in canaries(systems).items():
+        if name != "DATABASE_URL" and hasattr(settings, name) and name.endswith(("_URL", "SECRET", "TOKEN")):
+            setattr(settings, name, url)
+    settings.CRM_DATABASE_URL = settings.CDP_DATABASE_URL = secret(FAILING["down"])
+    run = factories.run(account=Account.objects.first())
+    client.force_login(factories.superuser())
+    factories.password_typed(client)
+    addresses = ["/admin/", f"/admin/migration/run/{run.pk}/change/", f"/admin/migration/run/{run.pk}/withdraw/", "/readyz"]
+    addresses += [f"/admin/gates/gate/{letter}/change/" for letter in "ABDEF"]
+    for address in addresses:
+        assert told(client.get(address).content.decode()) == [], address
+    for letter in "ABDEF":
+        answer = client.post(f"/admin/gates/gate/{letter}/measure/", follow=True)
+        assert told(answer.content.decode()) == [], letter
+    assert told(tables()) == []
