@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv browser demo test check lint types drift openapi stop clean
+.PHONY: help venv browser demo test faults check lint types drift openapi stop clean
 
 # Whether `make demo` goes on to serve the console: make demo SERVE=0 stops before.
 SERVE ?= 1
@@ -27,6 +27,9 @@ demo: venv ## sample data, gates, dry run and production of the sample accounts,
 
 test: venv browser ## all tests
 	$(PY) -m pytest tests -n auto --maxprocesses 4 --dist loadfile
+
+faults: venv ## the long suite: real processes killed, frozen and cut off (up to ten minutes)
+	$(PY) -m pytest tests/faults tests/calm_console/test_packaging.py -m "fault or not fault" -n auto --maxprocesses 4 --dist loadfile
 
 check: lint types drift openapi test ## lint, types, schema-migration drift, OpenAPI document, tests: what CI runs; changes no file
 

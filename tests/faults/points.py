@@ -16,7 +16,19 @@ from typing import Any
 
 from django.apps import AppConfig
 
-POINTS = ("claimed", "reading", "staging", "staged", "before receipt", "before commit", "committed", "finished")
+POINTS = (
+    "planning",
+    "claimed",
+    "reading",
+    "staging",
+    "staged",
+    "before receipt",
+    "before commit",
+    "committed",
+    "finishing",
+    "finished",
+    "verifying",
+)
 
 
 class Points(AppConfig):
@@ -25,7 +37,7 @@ class Points(AppConfig):
     path = str(Path(__file__).parent)
 
     def ready(self) -> None:
-        from migration import attempts, chunks
+        from migration import attempts, chunks, planning, verdicts
         from migration.pipeline import extract, flow, load
 
         attempts.OUTAGE_WAIT = timedelta(seconds=1)
@@ -37,7 +49,10 @@ class Points(AppConfig):
             flow.extract = slow(flow.extract, seconds)
         chunks.checkpoint = before(chunks.checkpoint, lambda arguments: str(arguments[1]))
         chunks.claim = after(chunks.claim, "claimed")
+        chunks.replace_quarantined = before(chunks.replace_quarantined, lambda arguments: "finishing")  # within the console's transaction
         chunks.finish = after(chunks.finish, "finished")
+        planning.cut = before(planning.cut, lambda arguments: "planning")
+        verdicts.conclude = before(verdicts.conclude, lambda arguments: "verifying")
         load.blocks = within_staging(load.blocks)
 
 

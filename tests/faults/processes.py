@@ -27,6 +27,7 @@ ORGANISATION = test_restart.ORGANISATION
 PARTIAL = test_restart.PARTIAL
 PATIENCE = 60.0
 CHUNK_SIZE = 60
+SHORT_IDLE = "?options=-c%20idle_in_transaction_session_timeout%3D2s"  # instead of the settings' minute
 ROOT = test_restart.ROOT
 
 
@@ -42,8 +43,9 @@ class Child(subprocess.Popen):
 @contextmanager
 def process(settings, *command: str, point: str = "", skip: int = 0, **variables: str) -> Iterator[Child]:
     """A console process in a group of its own; its whole group is killed with the block."""
-    given = test_restart.environment(settings) | {"DJANGO_SETTINGS_MODULE": "tests.faults.settings"} | variables
-    given |= {"FAULT_POINT": point, "FAULT_SKIP": str(skip)}
+    given = test_restart.environment(settings) | {"DJANGO_SETTINGS_MODULE": "tests.faults.settings"}
+    given["DATABASE_URL"] += SHORT_IDLE
+    given |= {"FAULT_POINT": point, "FAULT_SKIP": str(skip)} | variables
     with tempfile.TemporaryFile() as said:
         child = Child([sys.executable, *command], cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=said, start_new_session=True)
         child.said = said
@@ -121,9 +123,9 @@ def tick(settings, **variables: str) -> None:
         assert ended(child) == 0, tail(child)
 
 
-def finish_by_ticks(settings, run: Run, **variables: str) -> None:
+def finish_by_ticks(settings, run: Run, patience: float = PATIENCE, **variables: str) -> None:
     """Ticks, and nothing else, until the run has ended."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not is_over(run):
         assert time.monotonic() < deadline, f"{run} is {run.state}: {run.reason}"
         tick(settings, **variables)

@@ -1,22 +1,23 @@
-"""Claim, work, expire, reap, thaw, commit, in any order: the queue and the CDP's fence held to a model of what they promise."""
+"""Claim, work, expire, reap, thaw, commit, in any order: the queue and the CDP's fence are held to a model of what they promise."""
 
-from contextlib import closing
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from uuid import UUID
 
 import pytest
+from django.db import transaction
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
-from migration import chunks, fences, runs
+from migration import chunks, fences, runs, steps
 from migration.cdp import Cdp
-from migration.chunks import MOST_ATTEMPTS, LeaseLost
-from migration.models import Chunk, Run
+from migration.chunks import LeaseLost
+from migration.models import Account, Chunk, Run
 from migration.pipeline.load import Target, load
 from migration.pipeline.problems import Fenced
-from migration.states import ChunkState, RunState
+from migration.pipeline.records import Receipt
+from migration.states import ChunkState, RunMode
 from tests import factories
 from tests.migration.conftest import now
 
@@ -29,10 +30,163 @@ ENDED = (ChunkState.DONE, ChunkState.SPLIT, ChunkState.FAILED)
 class Told:
     """What the model knows of a chunk."""
 
-    token: int = 0
+    token: int = 0  # of the last claim, or of what was taken away since
     attempts: int = 0
     generation: int = 1
-    holder: Chunk | None = None  # as it was claimed; None where nobody's lease would be honoured
+    leased: bool = False
     expired: bool = False
-    committed: list[int] = field(default_factory=list)  # tokens under which a receipt was committed in the CDP in this generation
-    ends: int = 0
+    ended: bool = False
+    receipts: dict[int, int] = field(default_factory=dict)  # generation -> token under which it was committed
+
+
+class Queue(RuleBasedStateMachine):
+    """A worker is a claimed chunk, kept for ever: what it does late is what a frozen process does when it wakes up."""
+
+    workers = Bundle("workers")
+    run: Run
+
+    def __init__(self) -> None:
+        super().__init__()
+        Run.objects.filter(pk=self.run.pk).update(state="running")
+        Chunk.objects.filter(run=self.run).delete()
+        for _ in range(CHUNKS):
+            factories.chunk(self.run, ChunkState.PENDING)
+        self.told = {chunk.pk: Told() for chunk in self.run.chunks.all()}
+        self.cdp = Cdp()
+        self.cdp.connection.execute(
+            "CREATE TEMP TABLE calm_staging (LIKE contact_activity_logs); ALTER TABLE calm_staging ADD digest bigint"
+        )
+        self.cdp.connection.execute(
+            "CREATE TEMP TABLE calm_verdict (id uuid, category text, actor_kind text, occurred_at timestamptz, old_category text, outcome text)"
+        )
+
+    def teardown(self) -> None:
+        self.cdp.close()
+
+    def holds(self, worker: Chunk) -> bool:
+        told = self.told[worker.pk]
+        return told.leased and told.token == worker.token
+
+    # --- what workers do --------------------------------------------------------------------------------------------
+
+    @rule(target=workers)
+    def claim(self) -> object:
+        free = [pk for pk, told in self.told.items() if not told.leased and not told.ended]
+        chunk = chunks.claim(self.run, owner="worker")
+        if not free:
+            assert chunk is None
+            return multiple()
+        assert chunk is not None and chunk.pk == free[0]  # in the order of their numbers
+        told = self.told[chunk.pk]
+        told.token, told.attempts, told.leased, told.expired = told.token + 1, told.attempts + 1, True, False
+        assert (chunk.token, chunk.attempts) == (told.token, told.attempts)  # counted before it is made
+        return chunk
+
+    @rule(worker=workers)
+    def work(self, worker: Chunk) -> None:
+        """The heartbeat, and every checkpoint."""
+        with self.only_for_the_holder(worker):
+            chunks.checkpoint(worker, "staged")
+            self.told[worker.pk].expired = False
+
+    @rule(worker=workers)
+    def commit(self, worker: Chunk) -> None:
+        """In the CDP: refused where a higher token is known there, adopted where this generation has a receipt."""
+        told = self.told[worker.pk]
+        try:
+            load(self.cdp, target_of(worker), Receipt())
+        except Fenced:
+            assert told.token > worker.token or any(token > worker.token for token in told.receipts.values()) or told.ended
+            return
+        assert all(token <= worker.token for token in told.receipts.values())  # nobody with a lower token comes after a higher one
+        told.receipts.setdefault(worker.generation, worker.token)
+
+    @rule(worker=workers)
+    def finish(self, worker: Chunk) -> None:
+        with self.only_for_the_holder(worker):
+            chunks.finish(worker, Receipt(), seconds=0.1, now=now())
+            self.ends(worker)
+
+    @rule(worker=workers, outage=st.booleans())
+    def hand_back(self, worker: Chunk, outage: bool) -> None:
+        with self.only_for_the_holder(worker):
+            chunks.hand_back(worker, "an error", outage=outage)
+            told = self.told[worker.pk]
+            told.leased, told.attempts = False, told.attempts - outage
+
+    @rule(worker=workers)
+    def disagree(self, worker: Chunk) -> None:
+        with self.only_for_the_holder(worker):
+            chunks.disagreed(worker, "rows differ")
+            if worker.generation > 1:
+                self.ends(worker)
+            else:
+                told = self.told[worker.pk]
+                told.leased, told.generation = False, told.generation + 1
+
+    @rule(worker=workers)
+    def fail(self, worker: Chunk) -> None:
+        with self.only_for_the_holder(worker):
+            chunks.fail(worker, "no candidate is to blame")
+            self.ends(worker)
+
+    # --- what others do ---------------------------------------------------------------------------------------------
+
+    @rule(worker=workers)
+    def expire(self, worker: Chunk) -> None:
+        """The process is frozen: nobody renews its lease."""
+        if self.holds(worker):
+            Chunk.objects.filter(pk=worker.pk).update(lease_expires_at=LONG_AGO)
+            self.told[worker.pk].expired = True
+
+    @rule()
+    def reap(self) -> None:
+        lost = {pk for pk, told in self.told.items() if told.leased and told.expired}
+        assert {chunk.pk for chunk in chunks.free(self.run)} == lost
+        for pk in lost:
+            self.told[pk].leased = self.told[pk].expired = False  # the attempt stays counted: the worker may be dead
+
+    @rule()
+    def take_away(self) -> None:
+        """A person forces a pause: whoever holds a chunk is out, in the CDP too."""
+        with transaction.atomic():
+            taken = chunks.take_away(self.run)
+        assert {chunk.pk for chunk in taken} == {pk for pk, told in self.told.items() if told.leased}
+        for chunk in taken:
+            told = self.told[chunk.pk]
+            told.token, told.leased, told.expired = told.token + 1, False, False
+        fences.shut_out(self.run)
+
+    # --- what always holds ------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_table_is_the_model(self) -> None:
+        for chunk in self.run.chunks.all():
+            told = self.told[chunk.pk]
+            assert (chunk.token, chunk.attempts, chunk.generation) == (told.token, told.attempts, told.generation)
+            assert (chunk.state == ChunkState.LEASED, chunk.state in ENDED) == (told.leased, told.ended)
+
+    def only_for_the_holder(self, worker: Chunk):
+        """Whoever holds the chunk with its highest token may; everybody else is refused, and nothing changes."""
+        return nullcontext() if self.holds(worker) else pytest.raises(LeaseLost)
+
+    def ends(self, worker: Chunk) -> None:
+        told = self.told[worker.pk]
+        assert not told.ended, "a chunk ends once"
+        told.ended, told.leased = True, False
+
+
+def target_of(chunk: Chunk) -> Target:
+    return Target(chunk.run.uuid, chunk.run.account.cdp_id, chunk.uuid, chunk.token, chunk.generation, "infinity", timedelta(0))
+
+
+@pytest.mark.parametrize("examples", [15, pytest.param(150, marks=pytest.mark.fault)])
+def test_whatever_the_order(console, examples):
+    account = Account.objects.get(crm_organization_id=1)
+    run = runs.start(runs.Wish(account, RunMode.PRODUCTION, None), by="tester", now=now())
+    steps.step(run, owner="tester")
+    machine = type("OnThisRun", (Queue,), {"run": run})
+    quick = settings(
+        max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    )
+    run_state_machine_as_test(machine, settings=quick)

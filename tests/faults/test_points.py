@@ -6,6 +6,8 @@ from tests.faults.points import POINTS
 from tests.faults.processes import PARTIAL, assert_undisturbed, ended, kill, reach, run_account, thaw
 
 pytestmark = pytest.mark.slow
+ONCE = ("planning", "verifying")  # passed by no more than once in a run
+AWAY = 1  # its session at the console was ended in the middle of the claim, whose locks everybody needs
 IN_CI = ("staging", "before commit", "committed")  # the short part; `make faults` has all
 
 
@@ -15,7 +17,7 @@ def each_point(*in_ci: str) -> list:
 
 @pytest.mark.parametrize("point", each_point(*IN_CI))
 def test_killed_there(console, settings, point):
-    with run_account(settings, point=point, skip=2) as child:
+    with run_account(settings, point=point, skip=0 if point in ONCE else 2) as child:
         reach(child)
         kill(child)
     with run_account(settings) as child:
@@ -25,10 +27,10 @@ def test_killed_there(console, settings, point):
 
 @pytest.mark.parametrize("point", each_point("before commit"))
 def test_frozen_there_and_thawed_when_all_is_done(console, settings, point):
-    with run_account(settings, point=point, skip=2) as frozen:
+    with run_account(settings, point=point, skip=0 if point in ONCE else 2) as frozen:
         reach(frozen)
         with run_account(settings) as other:
             assert ended(other) == PARTIAL
         thaw(frozen)
-        assert ended(frozen) == PARTIAL
+        assert ended(frozen) == (AWAY if point == "claimed" else PARTIAL)
     assert_undisturbed(console)

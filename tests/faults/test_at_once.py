@@ -1,0 +1,93 @@
+"""Two of everything, a clock that is off, and a mapping that is published in between: nothing doubles, nothing changes its mind."""
+
+import copy
+from functools import partial
+
+import pytest
+
+from migration import batch_plans, revisions
+from migration.batch_plans import Plan
+from migration.models import Account, Run
+from migration.states import BatchState, RunMode
+from tests.faults.processes import (
+    ORGANISATION,
+    PARTIAL,
+    assert_undisturbed,
+    at_chunk,
+    ended,
+    finish_by_ticks,
+    process,
+    reach,
+    run_account,
+    start,
+    thaw,
+    tick,
+    until,
+    worker,
+)
+from tests.migration.against_oracle import assert_as_expected
+from tests.migration.conftest import mapping_document, now
+from tests.migration.test_batches import ALWAYS
+
+pytestmark = [pytest.mark.slow, pytest.mark.fault]
+SMALL = 10
+HOUR = 3600
+
+
+def test_two_commands_and_workers_at_once(console, settings, broker):
+    start(SMALL)
+    with worker(settings, REDIS_URL=broker.url()):
+        tick(settings, REDIS_URL=broker.url())
+        with run_account(settings, chunk_size=SMALL) as one, run_account(settings, chunk_size=SMALL) as other:
+            assert (ended(one), ended(other)) == (PARTIAL, PARTIAL)
+    assert Run.objects.count() == 1
+    assert_undisturbed(console)
+
+
+@pytest.mark.parametrize("seconds", [-HOUR, HOUR])
+def test_one_worker_s_clock_is_an_hour_off(console, settings, seconds):
+    """It is stopped in between, so that its leases run out, and those of the other do not: by the database's clock."""
+    with run_account(settings, chunk_size=SMALL, FAULT_SLOW_READ="0.1", FAULT_CLOCK=str(seconds), point="staged", skip=4) as off:
+        reach(off)
+        with run_account(settings, chunk_size=SMALL, FAULT_SLOW_READ="0.1") as right:
+            until(partial(at_chunk, 8))
+            thaw(off)
+            assert (ended(off), ended(right)) == (PARTIAL, PARTIAL)
+    assert Run.objects.get().chunks.order_by("-attempts")[0].attempts <= 2  # only the one that was stopped was tried again
+    assert_undisturbed(console)
+
+
+def test_two_beats_at_once(console, settings, broker):
+    """A batch of one account, dry run and production, driven by two ticks at a time."""
+    account = Account.objects.get(crm_organization_id=ORGANISATION)
+    batch = batch_plans.plan(Plan("beats", [account], ALWAYS, canary=0), by="tester", now=now())
+    with worker(settings, REDIS_URL=broker.url()):
+        for _ in range(30):
+            ticks = [process(settings, "manage.py", "tick", REDIS_URL=broker.url()) for _ in range(2)]
+            with ticks[0] as one, ticks[1] as other:
+                assert (ended(one), ended(other)) == (0, 0)
+            batch.refresh_from_db()
+            if batch.state not in (BatchState.PLANNED, BatchState.RUNNING):
+                break
+    assert batch.state == BatchState.DONE, batch.reason
+    assert list(Run.objects.order_by("pk").values_list("mode", flat=True)) == [RunMode.DRY_RUN, RunMode.PRODUCTION]
+    assert_undisturbed(console)
+
+
+def test_a_mapping_that_is_published_meanwhile_changes_nothing_of_the_run(console, settings, broker):
+    """Neither for the worker that began it nor for one that takes it up afterwards."""
+    document = mapping_document()
+    other = copy.deepcopy(document)
+    other["class_roles"]["note"], other["id_sets"]["won"] = [], ["1"]
+    with run_account(settings, point="committed", skip=3) as first:
+        reach(first)
+        revisions.publish(other, by="tester", note="", now=now())
+        with worker(settings, REDIS_URL=broker.url()):
+            finish_by_ticks(settings, Run.objects.get(), REDIS_URL=broker.url())
+        thaw(first)
+        assert ended(first) == PARTIAL
+    run = Run.objects.get()
+    assert_as_expected(console, run)
+    assert run.mapping_revision.number == 1
+    revisions.publish(document, by="tester", note="", now=now())
+    assert_undisturbed(console)
