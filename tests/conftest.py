@@ -7,6 +7,7 @@ that have the documented grants and nothing else.
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -92,7 +93,8 @@ def postgres() -> str:
     url = os.environ["DATABASE_URL"]
     for role in ROLES.values():
         if not rows(url, "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)):
-            run_sql(url, f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):  # another process was first
+                run_sql(url, f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
     return url
 
 

@@ -21,6 +21,9 @@ def start() -> None:
     for left in HOMES.glob("*"):
         if not Path("/proc", left.name).exists():
             remove(left)  # of a run that was killed
+    for variable in os.environ.get("CALM_TEST_OWN", "").split():
+        os.environ.pop(variable, None)  # its parent's servers, where this process is one of several that share the tests out
+    os.environ["CALM_TEST_OWN"] = " ".join(name for name in ("DATABASE_URL", "REDIS_URL") if not os.environ.get(name, "").strip())
     HOME.mkdir(parents=True)
     os.environ["CALM_HOME"] = str(HOME)
     embedded.start(os.environ)
