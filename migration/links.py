@@ -53,7 +53,7 @@ def key_of(mapping: Mapping, address: str) -> str:
 
 
 def up_to_date(mapping: Mapping, crm: Crm, address: str, *, now: datetime, pulse: Pulse) -> LinkIndex:
-    """The source's link index, built, or extended by every audit committed since; asked at the planning of each run.
+    """The source's link index, built, or extended by every audit committed since; asked at the planning of each run and before its verification.
 
     `pulse` is called between batches. Raises Outage where another worker is building it.
     """
