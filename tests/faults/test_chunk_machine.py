@@ -1,7 +1,7 @@
 """Claim, work, expire, reap, thaw, commit, in any order: the queue and the CDP's fence are held to a model of what they promise."""
 
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
@@ -23,6 +23,7 @@ from tests.migration.conftest import now
 
 CHUNKS = 3
 LONG_AGO = "2020-01-01T00:00Z"
+FENCE = "SELECT token, generation FROM calm.receipts WHERE chunk = %s"
 ENDED = (ChunkState.DONE, ChunkState.SPLIT, ChunkState.FAILED)
 
 
@@ -36,7 +37,7 @@ class Told:
     leased: bool = False
     expired: bool = False
     ended: bool = False
-    receipts: dict[int, int] = field(default_factory=dict)  # generation -> token under which it was committed
+    fence: int = 0  # the highest token that the CDP has seen
 
 
 class Queue(RuleBasedStateMachine):
@@ -93,13 +94,14 @@ class Queue(RuleBasedStateMachine):
     def commit(self, worker: Chunk) -> None:
         """In the CDP: refused where a higher token is known there, adopted where this generation has a receipt."""
         told = self.told[worker.pk]
-        try:
-            load(self.cdp, target_of(worker), Receipt())
-        except Fenced:
-            assert told.token > worker.token or any(token > worker.token for token in told.receipts.values()) or told.ended
+        if worker.token < told.fence:
+            assert not self.holds(worker)
+            with pytest.raises(Fenced):
+                load(self.cdp, target_of(worker), Receipt())
             return
-        assert all(token <= worker.token for token in told.receipts.values())  # nobody with a lower token comes after a higher one
-        told.receipts.setdefault(worker.generation, worker.token)
+        load(self.cdp, target_of(worker), Receipt())
+        told.fence = worker.token
+        assert self.cdp.rows(FENCE, (worker.uuid,)) == [(worker.token, worker.generation)]
 
     @rule(worker=workers)
     def finish(self, worker: Chunk) -> None:
@@ -156,6 +158,8 @@ class Queue(RuleBasedStateMachine):
             told = self.told[chunk.pk]
             told.token, told.leased, told.expired = told.token + 1, False, False
         fences.shut_out(self.run)
+        for chunk in self.run.chunks.filter(token__gt=0).exclude(state=ChunkState.DONE):
+            self.told[chunk.pk].fence = max(self.told[chunk.pk].fence, chunk.token + 1)
 
     # --- what always holds ------------------------------------------------------------------------------------------
 
@@ -166,7 +170,7 @@ class Queue(RuleBasedStateMachine):
             assert (chunk.token, chunk.attempts, chunk.generation) == (told.token, told.attempts, told.generation)
             assert (chunk.state == ChunkState.LEASED, chunk.state in ENDED) == (told.leased, told.ended)
 
-    def only_for_the_holder(self, worker: Chunk):
+    def only_for_the_holder(self, worker: Chunk) -> AbstractContextManager:
         """Whoever holds the chunk with its highest token may; everybody else is refused, and nothing changes."""
         return nullcontext() if self.holds(worker) else pytest.raises(LeaseLost)
 

@@ -114,3 +114,13 @@ def test_a_value_inside_changes_is_seen_in_sampled_rows_only(console, monkeypatc
     with worlds.opened(run) as world:
         found, _ = reconcile.verify_run(run, world, ledger.of(run), lambda name: None)
     assert (found.sampled, bool(found.differing), found.agrees) == (min(size, found.sampled), seen, not seen)
+
+
+@pytest.mark.fault
+def test_a_live_row_that_was_replaced_by_one_of_ours_as_it_should_be_is_not_seen(console):
+    first = run_here(ORGANISATION)
+    corrupt(console, f"DELETE FROM contact_activity_logs WHERE id = ({LIVE})")
+    assert ledger.of(run_here(ORGANISATION)).written == 1  # ours takes its place
+    with worlds.opened(first) as world:
+        found, _ = reconcile.verify_run(first, world, ledger.of(first), lambda name: None)
+    assert found.agrees

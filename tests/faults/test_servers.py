@@ -65,7 +65,7 @@ def test_postgresql_is_stopped_in_immediate_mode_again_and_again(console, settin
         run = start(SMALL)
         with worker(settings, REDIS_URL=broker.url(), **SLOW):
             tick(settings, REDIS_URL=broker.url())
-            for number in (2, 8, 14):
+            for number in (2, 10):
                 until(partial(at_chunk, number))
                 connection.close()
                 own_postgres.end(signal.SIGQUIT)
@@ -86,7 +86,7 @@ def test_every_session_is_cut_again_and_again_while_the_server_goes_on(console, 
     """As a failover or a pooler that restarts does it: whoever asks again at once is answered."""
     run = start(SMALL)
     with worker(settings, REDIS_URL=broker.url(), **SLOW):
-        for _ in range(8):
+        for _ in range(4):
             tick(settings, REDIS_URL=broker.url())
             for _ in range(4):
                 cut(console, system)
