@@ -147,6 +147,8 @@ def serve(environ: dict[str, str]) -> int:
         f"127.0.0.1:{port}",
         "--workers",
         "2",
+        "--threads",  # a browser opens connections in advance, and each would hold up a process that has but one thread
+        "4",
         "--no-control-socket",
         "--log-level",
         "warning",
