@@ -1,7 +1,7 @@
 """The readiness board: milestones, every gate with where it stands, and what the person who looks can do next. Reads, never writes."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.contrib.auth.models import AnonymousUser, Group, User
 
@@ -79,7 +79,4 @@ def members() -> dict[str, list[str]]:
 
 def expiry(shown: Standing) -> datetime | None:
     """When the first of the sign-offs that stand expires."""
-    if shown.gate is None:
-        return None
-    signed = [each.signoff.decided_at for each in shown.groups if each.state == State.SIGNED and each.signoff]
-    return min(signed) + timedelta(days=shown.gate.valid_days) if signed else None
+    return min((each.signoff.stands_until for each in shown.groups if each.state == State.SIGNED and each.signoff), default=None)

@@ -60,7 +60,7 @@ def with_decisions(rule: Rule) -> Iterator[Any]:
 
 def latest_of(rule: Rule, group: str) -> Subquery:
     decided = SignOff.objects.filter(gate=rule.letter, account=OuterRef("pk"), group=group).order_by("-id")
-    shown = JSONObject(decision="decision", at="decided_at", statement="statement", digest="evidence__digest")
+    shown = JSONObject(decision="decision", at="decided_at", days="valid_days", statement="statement", digest="evidence__digest")
     return Subquery(decided.values(shown=shown)[:1], output_field=JSONField())
 
 
@@ -75,5 +75,5 @@ def is_open(rule: Rule, gate: Gate, account: Any, now: datetime) -> bool:
 def stands(decided: dict[str, Any] | None, rule: Rule, gate: Gate, newest: str | None, now: datetime) -> bool:
     if decided is None or decided["decision"] != Decision.SIGNED or decided["statement"] != rule.statement:
         return False
-    expires = datetime.fromisoformat(decided["at"]) + timedelta(days=gate.valid_days)
+    expires = datetime.fromisoformat(decided["at"]) + timedelta(days=min(decided["days"], gate.valid_days))
     return now < expires and newest is not None and decided["digest"] == newest

@@ -1,5 +1,7 @@
 """What is recorded of gates. Evidence and sign-offs are append-only: triggers refuse UPDATE, DELETE and TRUNCATE to every program."""
 
+from datetime import datetime, timedelta
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -72,6 +74,7 @@ class SignOff(models.Model):
     statement = models.TextField(help_text="The words that were signed, as they stood.")
     note = models.TextField()
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    valid_days = models.PositiveSmallIntegerField(db_default=30, help_text="How long it stands at most: the gate's days as they were then.")
     decided_at = models.DateTimeField()
     decided_by = models.TextField(help_text="The username, as it was then.")
 
@@ -83,6 +86,15 @@ class SignOff(models.Model):
             models.CheckConstraint(condition=Q(decision__in=Decision.values), name="signoff_decision_known"),
             models.CheckConstraint(condition=~Q(note=""), name="signoff_has_note"),
         ]
+
+    @property
+    def stands_until(self) -> datetime:
+        """Fewer days for the gate end it sooner; more days never bring back what was signed for fewer."""
+        return self.decided_at + timedelta(days=self.days)
+
+    @property
+    def days(self) -> int:
+        return min(self.valid_days, self.gate.valid_days)
 
     def __str__(self) -> str:
         return f"{self.gate} {self.decision} by {self.decided_by} for {self.group}"

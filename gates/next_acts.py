@@ -60,7 +60,7 @@ def acts(person: Person, shown: Standing, members: dict[str, list[str]], now: da
         yield from (sign(shown.rule, [each]) for each in lacking if each.group == signed_for)
     elif lacking:
         yield sign(shown.rule, lacking)
-    yield from (renew(shown, each) for each in mine if expires_soon(shown, each, now))
+    yield from (renew(shown, each) for each in mine if expires_soon(each, now))
 
 
 def sign(rule: Rule, lacking: list[GroupStanding]) -> Act:
@@ -101,10 +101,8 @@ def barred(rule: Rule, group: str, signed_for: str, members: dict[str, list[str]
     return Act(Kind.ASK, rule, group, f"You signed for {signed_for}, so somebody else must sign for {group} ({who}).")
 
 
-def expires_soon(shown: Standing, each: GroupStanding, now: datetime) -> bool:
-    if each.state != State.SIGNED or each.signoff is None or shown.gate is None:
-        return False
-    return each.signoff.decided_at + timedelta(days=shown.gate.valid_days) - now < RENEW_BEFORE
+def expires_soon(each: GroupStanding, now: datetime) -> bool:
+    return each.state == State.SIGNED and each.signoff is not None and each.signoff.stands_until - now < RENEW_BEFORE
 
 
 def renew(shown: Standing, each: GroupStanding) -> Act:

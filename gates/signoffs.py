@@ -55,9 +55,10 @@ def locked(letter: str, account: Account | None, *, now: datetime) -> Standing:
 def decide(shown: Standing, group: str, decision: Decision, *, evidence: Evidence | None, user: User, note: str, now: datetime) -> SignOff:
     if not note.strip():
         raise CannotDecide("A note is needed: what you looked at, and why you decide so.")
+    gate = Gate.objects.get(pk=shown.rule.letter)
     made = SignOff.objects.create(
-        gate_id=shown.rule.letter, account=shown.account, group=group, decision=decision, evidence=evidence,
-        statement=shown.rule.statement, note=note.strip(), user=user, decided_at=now, decided_by=user.get_username(),
+        gate=gate, account=shown.account, group=group, decision=decision, evidence=evidence, statement=shown.rule.statement,
+        note=note.strip(), user=user, valid_days=gate.valid_days, decided_at=now, decided_by=user.get_username(),
     )  # fmt: skip
     on = f" on evidence {evidence.pk}" if evidence else ""
     sentence = f"{user.get_username()} {VERBS[decision]} {shown.name} for {group}{on}: {note.strip()}"

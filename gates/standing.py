@@ -69,7 +69,7 @@ def of_all(rules: Iterable[Rule] = GATES, accounts: Iterable[Account] = (), *, n
     letters, keys = [rule.letter for rule, _ in wanted], [account.pk for _, account in wanted if account]
     gates = Gate.objects.in_bulk(letters)
     newest = {(e.gate_id, e.account_id): e for e in of_these(Evidence.objects.defer("facts"), letters, keys, "gate_id", "account_id")}
-    signed = SignOff.objects.select_related("evidence", "user").defer("evidence__facts")
+    signed = SignOff.objects.select_related("evidence", "user", "gate").defer("evidence__facts")
     decided = {(s.gate_id, s.account_id, s.group): s for s in of_these(signed, letters, keys, "gate_id", "account_id", "group")}
     return [standing(rule, account, gates.get(rule.letter), newest, decided, now) for rule, account in wanted]
 
@@ -99,15 +99,15 @@ def group_standing(
         verb = "rejected it" if signoff.decision == Decision.REJECTED else "withdrew the sign-off"
         why = f"{signoff.decided_by} {verb} for {group} on {day(signoff.decided_at)}: {signoff.note}"
         return GroupStanding(group, State(signoff.decision), why, signoff)
-    lapsed = lapse(rule, gate, signoff, evidence, against, now)
+    lapsed = lapse(rule, signoff, evidence, against, now)
     why = f"the sign-off of {signoff.decided_by} for {group} lapsed: {lapsed}" if lapsed else ""
     return GroupStanding(group, State.LAPSED if lapsed else State.SIGNED, why, signoff)
 
 
-def lapse(rule: Rule, gate: Gate, signoff: SignOff, newest: Evidence | None, against: dict[str, str], now: datetime) -> str:
+def lapse(rule: Rule, signoff: SignOff, newest: Evidence | None, against: dict[str, str], now: datetime) -> str:
     """Why a sign-off stands no longer; "" while it does."""
-    if now >= signoff.decided_at + timedelta(days=gate.valid_days):
-        return f"it expired {gate.valid_days} days after {day(signoff.decided_at)}"
+    if now >= signoff.stands_until:
+        return f"it expired {signoff.days} day{'' if signoff.days == 1 else 's'} after {day(signoff.decided_at)}"
     if signoff.statement != rule.statement:
         return "what it states has been worded anew"
     if not rule.probe:

@@ -7,7 +7,7 @@ from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern
 from django.utils import timezone
 
-from gates import board, standing
+from gates import board, standing, validity
 from gates.admin import account_chooser, deciding, exhibits, history, measuring
 from gates.admin.addresses import gate_page
 from gates.catalogue import BY_LETTER
@@ -19,6 +19,7 @@ from migration.admin.work import WorkAdmin, note_of
 from migration.models import Account
 
 MEASURE = "gates.add_evidence"
+SET_DAYS = "gates.change_gate"  # in no group: it is for who looks after the console
 
 
 @admin.register(Gate)
@@ -32,6 +33,7 @@ class GateAdmin(WorkAdmin):
         return [
             self.work_url("<str:letter>/decide/", self.decide, "decide"),
             self.work_url("<str:letter>/measure/", self.measure, "measure"),
+            self.work_url("<str:letter>/days/", self.set_days, "days"),
             *super().get_urls(),
         ]
 
@@ -74,6 +76,20 @@ class GateAdmin(WorkAdmin):
         said, level = measuring.measure(rule, account, by=request.user.get_username(), now=timezone.now())
         return self.back_to_gate(request, rule, account, said, level)
 
+    def set_days(self, request: HttpRequest, letter: str) -> HttpResponse:
+        """For how many days the gate's sign-offs stand."""
+        rule = rule_of(letter)
+        if request.method != "POST":
+            return redirect(gate_page(rule.letter))
+        self.check_may(request, SET_DAYS)
+        account, by = account_of(rule, request.POST.get("account", "")), request.user.get_username()
+        try:
+            said = validity.set_days(rule.letter, request.POST.get("days", "").strip(), by=by, note=note_of(request), now=timezone.now())
+        except CannotDecide as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return redirect(gate_page(rule.letter, account))
+        return self.back_to_gate(request, rule, account, said)
+
     # --- what they share --------------------------------------------------------------------------------------------
 
     def gate_page(self, request: HttpRequest, rule: Rule, account: Account | None, problem: str = "") -> HttpResponse:
@@ -86,6 +102,7 @@ class GateAdmin(WorkAdmin):
             "exhibit": exhibits.of(shown.evidence) if shown.evidence else None,
         }
         context |= {"form": deciding.form(shown, request) if self.may_work(request) else None}
+        context |= {"may_set_days": self.may_work(request, SET_DAYS)}
         context |= {"may_measure": bool(rule.probe) and self.may_work(request, MEASURE), "history": history.of(rule, account, request)}
         return self.page(request, "gate/gate.html", title_of(rule), problem=problem, note=note_of(request), **context)
 
