@@ -217,3 +217,18 @@ def test_the_commands_exit_codes(console, staff):
     wrong = command("sign_gate", "A", "--by", "CDP", "--group", "Platform", "--note", "x")
     assert wrong.returncode == 4
     assert "CDP is not in group Platform, which must decide on Gate A: in group Platform: Platform." in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        (["Z"], "There is no gate Z: the gates are A, B, C, D, E, F, G, H."),
+        (["C"], "Gate C is decided for each account: name one."),
+        (["A", "--account", "1"], "Gate A is decided once for all accounts: name none."),
+        (["C", "--account", "12345"], "There is no account for CRM organisation 12345"),
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--reject"], ["--withdraw"]])
+def test_a_gate_that_is_named_wrong_is_refused_in_a_sentence(console, staff, named, says, how):
+    with pytest.raises(CommandError, match=says):
+        call_command("sign_gate", *named, *how, "--by", "CDP", "--group", "CDP", "--note", "x")

@@ -51,9 +51,11 @@ class Command(BaseCommand):
 
 
 def evidence(letter: str, account: Account | None, number: int | None) -> Evidence | None:
-    """The evidence that was named, or the newest."""
+    """The evidence that was named, or the newest; None where the gate or its account is not named right, which signing refuses."""
     if number is None:
-        return standing.of(letter, account, now=timezone.now()).evidence if letter in BY_LETTER else None
+        rule = BY_LETTER.get(letter)
+        unclear = rule is None or (rule.per_account and account is None)
+        return None if unclear else standing.of(letter, account, now=timezone.now()).evidence
     found = Evidence.objects.filter(pk=number, gate=letter, account=account).first()
     if found is None:
         raise CommandError(f"There is no evidence {number} of gate {letter}{f' for {account}' if account else ''}.")
