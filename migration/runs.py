@@ -14,6 +14,9 @@ from migration.models import Account, Chunk, MappingRevision, Run
 from migration.pipeline.flow import VERSION
 from migration.states import FINISHED, RUN_MOVES, VERBS, Overtaken, RunMode, RunReason, RunState, Verb, check_run_move, possible
 
+# A run that would go on says what it waits for. One that is paused, is to be, or has ended says why that is.
+MAY_WAIT = (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING, RunState.CANCELLING, RunState.WITHDRAWING)
+
 
 class Refused(RuntimeError):
     """The run may not start; the sentences say what is missing and who can give it."""
@@ -156,8 +159,13 @@ def settle(run: Run, *, by: str, now: datetime) -> Run:
     """
     run.refresh_from_db()
     if run.state == RunState.CANCELLING and not chunks.is_held(run):
-        return end(run, RunState.CANCELLED, code=RunReason(run.reason_code), reason=run.reason, by=by, now=now)
+        return end(run, RunState.CANCELLED, code=RunReason.ASKED, reason=asked(run), by=by, now=now)
     return paused(run, by=by, now=now)
+
+
+def asked(run: Run) -> str:
+    """Who asked for what the run is about to do, in words: its reason may say by now what that waits for."""
+    return run.events.filter(kind=f"run {run.state}").values_list("sentence", flat=True).first() or run.reason
 
 
 def end(run: Run, new: RunState, *, code: RunReason, reason: str, by: str, now: datetime) -> Run:
@@ -223,5 +231,6 @@ def record(run: Run, **figures: object) -> None:
 
 def note(run: Run, reason: str, *, now: datetime, code: RunReason = RunReason.OUTAGE) -> None:
     """Say in words what a run is waiting for; its state stays."""
-    Run.objects.filter(pk=run.pk).update(reason_code=code, reason=reason)
-    summaries.waits(run, now=now)
+    if Run.objects.filter(pk=run.pk, state__in=MAY_WAIT).update(reason_code=code, reason=reason):
+        run.reason_code, run.reason = code, reason
+        summaries.waits(run, now=now)

@@ -17,7 +17,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from gates.policies import Decision
-from migration import batch_plans, batches, beats, control, forecast, ledger, runs, steps, tasks, windows
+from migration import batch_plans, batches, beats, chunks, control, forecast, ledger, runs, steps, tasks, windows
 from migration import states as state_tables
 from migration.batch_plans import Plan
 from migration.doors import Outage
@@ -350,6 +350,23 @@ def test_runs_rest_while_the_window_is_closed_and_go_on_when_it_opens():
     assert batch.state == BatchState.RUNNING
     started(batch, now=NIGHT + timedelta(hours=9))
     assert Event.objects.filter(run=run, kind="run paused").count() == 1, "asked again, no change"
+    started(batch, now=NIGHT + windows.DAY)
+    assert run_at(batch, 1).state == RunState.RUNNING
+
+
+def test_an_outage_that_meets_the_last_chunk_in_hand_does_not_keep_it_paused():
+    """The worker says what was away; the run is still the batch's to take up again."""
+    batch = planned(1)
+    run = working(batch)
+    held = chunks.claim(run, owner=OWNER)
+    started(batch, now=NIGHT + timedelta(hours=8))
+    assert run_at(batch, 1).state == RunState.PAUSING
+    chunks.hand_back(held, "the CRM is away", outage=True)
+    runs.note(run, "the CRM is away", now=NIGHT)
+    started(batch, now=NIGHT + timedelta(hours=9))
+    runs.settle(run, by=OWNER, now=NIGHT)
+    assert (run.state, run.reason_code) == (RunState.PAUSED, RunReason.BATCH)
+    assert run.reason == f"The window of {batch} is closed until 2026-03-03 22:00 UTC."
     started(batch, now=NIGHT + windows.DAY)
     assert run_at(batch, 1).state == RunState.RUNNING
 

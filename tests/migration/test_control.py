@@ -19,7 +19,7 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from gates.policies import Decision
-from migration import chunks, control, runs, steps, worlds
+from migration import chunks, control, runs, steps, tasks, worlds
 from migration.doors import Misconfigured
 from migration.models import Account, Chunk, Event, Run
 from migration.pipeline import flow
@@ -255,10 +255,14 @@ def test_an_end_waits_for_the_cdp_that_has_to_keep_workers_out(console, settings
     url, settings.CDP_DATABASE_URL = settings.CDP_DATABASE_URL, "postgresql://u:p@127.0.0.1:1/x"
     Run.objects.update(systems=worlds.systems())
     assert command(run, "cancel")["state"] == RunState.CANCELLING
+    asked = run.events.latest("pk").sentence
+    tasks.work(run_id=run.pk)
+    run.refresh_from_db()
+    assert (run.state, run.reason_code) == (RunState.CANCELLING, RunReason.OUTAGE) and run.reason.startswith("CDP_DATABASE_URL: ")
     settings.CDP_DATABASE_URL = url
     Run.objects.update(systems=worlds.systems())
     assert steps.step(run, owner=OWNER) == steps.Step.WORKED
-    assert run.state == RunState.CANCELLED
+    assert (run.state, run.reason_code, run.reason) == (RunState.CANCELLED, RunReason.ASKED, asked)
     assert rows(console.cdp, "SELECT chunk, token FROM calm.receipts") == [(held.uuid, 2)]
 
 
