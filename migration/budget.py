@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
 
 from migration import events
 from migration.crm import Crm
@@ -21,12 +23,14 @@ def current() -> ReadBudget:
     return ReadBudget.objects.get_or_create(pk=1)[0]
 
 
-def look(crm: Crm, *, now: datetime) -> None:
-    """Have the replica's lag measured, unless somebody did a moment ago. Raises Outage."""
-    budget = current()
-    if budget.looked_at is None or budget.looked_at <= now - LOOK_EVERY:
-        lag = crm.lag()
-        ReadBudget.objects.filter(pk=1).update(lag_seconds=lag, looked_at=now)
+def look(crm: Crm) -> None:
+    """Have the replica's lag measured, unless somebody did a moment ago. Raises Outage.
+
+    A moment ago by the database's clock: a worker whose own is an hour ahead would keep all others from looking for an hour.
+    """
+    current()
+    if ReadBudget.objects.filter(Q(looked_at__isnull=True) | Q(looked_at__lte=Now() - LOOK_EVERY)).exists():
+        ReadBudget.objects.update(lag_seconds=crm.lag(), looked_at=Now())
 
 
 def readers(budget: ReadBudget) -> int:

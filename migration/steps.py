@@ -235,7 +235,7 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
 def next_chunk(run: Run, world: World, sessions: chunks.Sessions, *, owner: str) -> Chunk | None:
     """The run's next chunk, as far as the read budget leaves room for one; why it does not is said on the run."""
     now = timezone.now()
-    budget.look(world.crm, now=now)
+    budget.look(world.crm)
     with transaction.atomic():  # of two workers that want the last room, one sees that the other has it
         waits = budget.reason_to_wait(budget.locked(), chunks.being_read())
         chunk = None if waits else chunks.claim(run, owner=owner, sessions=sessions)

@@ -76,21 +76,21 @@ def tick() -> bool:
     Two ticks at once only double nudges.
     """
     reaper.reap()
-    beats.advance(now=timezone.now())
+    beats.advance(now=ticks.now())
     answers = True  # a broker that is away is not asked for every run
     for run in Run.objects.workable().select_related("account"):
         if gates_stand(run) and answers:
             answers = nudge_all(run)
-    for notification in notify.due(now=timezone.now()) if answers else ():
+    for notification in notify.due(now=ticks.now()) if answers else ():
         nudge_notification(notification)
-    ticks.record(by=worker_name(), now=timezone.now())
+    ticks.record(by=worker_name(), now=ticks.now())
     return answers
 
 
 @app.task(name="migration.send_notification")
 def send_notification(*, notification_id: int) -> None:
     """Try to deliver one message; where that fails, a later tick sends it here again."""
-    notify.send(notification_id, now=timezone.now())
+    notify.send(notification_id, now=ticks.now())
 
 
 def nudge_notification(notification_id: int) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time as clock
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -627,6 +628,16 @@ def test_late_and_repeated_beats_change_nothing():
     for minutes in (1, 1, 5, 90):
         assert started(batch, now=NIGHT + minutes * MINUTE) == []
     assert (list(Event.objects.values_list("pk", flat=True)), list(BatchItem.objects.order_by("pk").values())) == before
+
+
+def test_the_worker_that_is_given_the_tick_may_have_a_clock_that_is_off(monkeypatch):
+    """A window opens by the database's."""
+    in_two_days = today().date() + 2 * windows.DAY
+    batch = planned(1, window=replace(ALWAYS, first_day=in_two_days))
+    monkeypatch.setattr("django.utils.timezone.now", lambda: today() + 3 * windows.DAY)
+    tasks.tick()
+    batch.refresh_from_db()
+    assert (batch.state, states(batch)) == (BatchState.PLANNED, ["waiting"])
 
 
 # --- with real systems ----------------------------------------------------------------------------------------------

@@ -54,6 +54,20 @@ def test_staff_stop_and_allow_with_an_event_each():
     assert told == [("reading stopped", "ana", "month end"), ("reading allowed", "ben", "2 chunks at once: over")]
 
 
+def test_a_worker_whose_clock_is_ahead_keeps_nobody_from_looking_at_the_replica(monkeypatch):
+    looks: list[int] = []
+    world = type("World", (), {"crm": type("Near", (), {"lag": staticmethod(lambda: looks.append(1) or 7.0)})()})()
+    run = factories.run(RunState.RUNNING)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now() + timedelta(hours=1))
+    steps.next_chunk(run, world, {}, owner=OWNER)
+    monkeypatch.undo()
+    steps.next_chunk(run, world, {}, owner=OWNER)
+    assert (len(looks), budget.current().lag_seconds) == (1, 7.0)
+    monkeypatch.setattr(budget, "LOOK_EVERY", timedelta(0))
+    steps.next_chunk(run, world, {}, owner=OWNER)
+    assert len(looks) == 2
+
+
 # --- how large ------------------------------------------------------------------------------------------------------
 
 
