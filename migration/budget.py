@@ -1,8 +1,10 @@
 """The read budget: how much all workers together may ask of the CRM. The only writer of ReadBudget.
 
-Three things lower it: staff, who may stop reading or allow fewer readers; the replica's lag; and slow chunks, which are made smaller.
+A reader is a worker at a chunk, or one that counts or verifies a run. Three things lower what they may: staff, who may stop reading or allow
+fewer readers; the replica's lag; and slow chunks, which are made smaller.
 """
 
+from contextlib import closing, nullcontext
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -23,18 +25,21 @@ def current() -> ReadBudget:
     return ReadBudget.objects.get_or_create(pk=1)[0]
 
 
-def look(crm: Crm) -> None:
-    """Have the replica's lag measured, unless somebody did a moment ago. Raises Outage.
+def look(crm: Crm | None = None) -> None:
+    """Have the replica's lag measured, by a session of its own where none is given, unless somebody did a moment ago. Raises Outage."""
+    if is_due():
+        with nullcontext(crm) if crm else closing(Crm()) as asked:
+            ReadBudget.objects.update(lag_seconds=asked.lag(), looked_at=Now())
 
-    A moment ago by the database's clock: a worker whose own is an hour ahead would keep all others from looking for an hour.
-    """
+
+def is_due() -> bool:
+    """By the database's clock: a worker whose own is an hour ahead would keep all others from looking for an hour."""
     current()
-    if ReadBudget.objects.filter(Q(looked_at__isnull=True) | Q(looked_at__lte=Now() - LOOK_EVERY)).exists():
-        ReadBudget.objects.update(lag_seconds=crm.lag(), looked_at=Now())
+    return ReadBudget.objects.filter(Q(looked_at__isnull=True) | Q(looked_at__lte=Now() - LOOK_EVERY)).exists()
 
 
 def readers(budget: ReadBudget) -> int:
-    """How many chunks may be read at once now: as staff allow, fewer the further the replica is behind, none beyond the limit."""
+    """How many may read at once now: as staff allow, fewer the further the replica is behind, none beyond the limit."""
     most = budget.most_readers or settings.READ_AT_ONCE
     if budget.stopped_at:
         return 0
@@ -42,18 +47,24 @@ def readers(budget: ReadBudget) -> int:
     return max(1, round(most * share)) if share > 0 else 0
 
 
-def reason_to_wait(budget: ReadBudget, reading: int) -> str:
-    """Why no further chunk may be read while `reading` are, in words; "" where one may."""
+def reason_to_stop(budget: ReadBudget) -> str:
+    """Why nothing may be read now, by nobody, in words; "" where something may."""
     if budget.stopped_at:
         note = f": {budget.note}" if budget.note else ""
         return f"Reading from the CRM is stopped by {budget.stopped_by} since {budget.stopped_at:%Y-%m-%d %H:%M} UTC{note}."
-    most = readers(budget)
-    if not most:
+    if not readers(budget):
         return f"The CRM's replica is {budget.lag_seconds:.0f} s behind; nothing is read from {settings.READ_LAG_LIMIT_SECONDS} s on."
-    if reading < most:
-        return ""
+    return ""
+
+
+def reason_to_wait(budget: ReadBudget, reading: int) -> str:
+    """Why no further worker may read while `reading` do, in words; "" where one may."""
+    stop, most = reason_to_stop(budget), readers(budget)
+    if stop or reading < most:
+        return stop
     behind = f", as the replica is {budget.lag_seconds:.0f} s behind" if budget.lag_seconds and budget.lag_seconds >= 1 else ""
-    return f"{reading} chunks are being read, and no more than {most} may be at once{behind}."
+    are = "worker is" if reading == 1 else "workers are"
+    return f"{reading} {are} reading from the CRM, and no more than {most} may at once{behind}."
 
 
 def most_audits() -> float:

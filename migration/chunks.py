@@ -23,6 +23,7 @@ from migration.pipeline.records import Receipt
 from migration.states import ChunkState, RunState, check_chunk_move
 
 MOST_ATTEMPTS = 3
+ALIVE = Q(lease_expires_at__gte=Now())  # by the database's clock whenever it is asked
 
 # The run's row is locked against changes of its state: once a pause or an end is asked for, nobody claims any more.
 CLAIM = """
@@ -76,8 +77,7 @@ def claim(run: Run, *, owner: str, sessions: Sessions | None = None) -> Chunk | 
     ran out is pending again once `free` has been called.
     """
     with connection.cursor() as cursor:
-        held = json.dumps(sessions)
-        cursor.execute(CLAIM, {"owner": owner, "lease": settings.LEASE_SECONDS, "run": run.pk, "sessions": held})
+        cursor.execute(CLAIM, {"owner": owner, "lease": settings.LEASE_SECONDS, "run": run.pk, "sessions": json.dumps(sessions)})
         row = cursor.fetchone()
     return Chunk.objects.get(pk=row[0]) if row else None
 
@@ -125,7 +125,7 @@ def waiting(run: Run) -> int:
 
 def leases(run: Run) -> int:
     """Workers at the run's chunks right now."""
-    return run.chunks.filter(state=ChunkState.LEASED, lease_expires_at__gte=Now()).count()
+    return run.chunks.filter(ALIVE, state=ChunkState.LEASED).count()
 
 
 def held(chunk: Chunk) -> Q:
@@ -142,9 +142,10 @@ def checkpoint(chunk: Chunk, name: str) -> None:
         raise Unwanted(f"{chunk} belongs to a run that is to end")
 
 
-def being_read() -> int:
-    """Chunks that workers are at now, of all runs."""
-    return Chunk.objects.filter(state=ChunkState.LEASED, lease_expires_at__gte=Now()).count()
+def reading() -> int:
+    """Workers that read from the CRM now: at a chunk, or counting or verifying a run."""
+    at_runs = Run.objects.filter(ALIVE, state__in=(RunState.PLANNED, RunState.VERIFYING)).count()
+    return at_runs + Chunk.objects.filter(ALIVE, state=ChunkState.LEASED).count()
 
 
 def beat(chunk: Chunk) -> None:
@@ -296,5 +297,4 @@ def send_back(run: Run, numbers: list[int]) -> int:
 
 def is_held(run: Run) -> bool:
     """Whether any worker holds an unexpired lease on the run or one of its chunks."""
-    alive = Q(lease_expires_at__gte=Now())
-    return run.chunks.filter(alive, state=ChunkState.LEASED).exists() or Run.objects.filter(alive, pk=run.pk).exists()
+    return run.chunks.filter(ALIVE, state=ChunkState.LEASED).exists() or Run.objects.filter(ALIVE, pk=run.pk).exists()

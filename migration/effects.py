@@ -14,10 +14,11 @@ from uuid import uuid4
 
 from django.conf import settings
 
-from migration import links, runs, watermark, worlds
+from migration import budget, links, runs, watermark, worlds
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
+from migration.doors import Outage
 from migration.models import Account, MappingRevision, Run
 from migration.people import People
 from migration.pipeline.flow import Work, World, mapped
@@ -67,7 +68,15 @@ def count(document: object, accounts: Iterable[Account], *, now: datetime, pulse
     revision = MappingRevision.objects.order_by("-number").first()
     with opened() as doors:
         for account in accounts:
-            yield effect(account, (revision.document if revision else None, document), doors, now=now, pulse=pulse)
+            yield effect(account, (revision.document if revision else None, document), doors, now=now, pulse=lambda: heed(doors.crm, pulse))
+
+
+def heed(crm: Crm, pulse: Callable[[], None]) -> None:
+    """Between two pieces of reading. Raises Outage where the read budget lets nothing be read now: whoever asked for the count asks again."""
+    pulse()
+    budget.look(crm)
+    if waits := budget.reason_to_stop(budget.current()):
+        raise Outage(waits)
 
 
 @contextmanager

@@ -234,3 +234,10 @@ def note(run: Run, reason: str, *, now: datetime, code: RunReason = RunReason.OU
     if Run.objects.filter(pk=run.pk, state__in=MAY_WAIT).update(reason_code=code, reason=reason):
         run.reason_code, run.reason = code, reason
         summaries.waits(run, now=now)
+
+
+def goes_on(run: Run) -> None:
+    """What it waited for is there: no more is said of it."""
+    waited = Run.objects.filter(pk=run.pk, state__in=MAY_WAIT, reason_code__in=(RunReason.READ_BUDGET, RunReason.OUTAGE))
+    waited.update(reason_code=RunReason.NONE, reason="")
+    run.reason_code, run.reason = RunReason.NONE, ""

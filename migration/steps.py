@@ -10,8 +10,6 @@ from uuid import uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q
-from django.db.models.functions import Now
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
@@ -20,6 +18,7 @@ from migration import (
     budget,
     chunks,
     events,
+    holding,
     ledger,
     links,
     planning,
@@ -102,13 +101,13 @@ def settled(run: Run, *, owner: str) -> Step:
 
 def withdrawn(run: Run, *, owner: str, turn: float) -> Step:
     """Remove rows under the run's own lease for about a turn."""
-    with leased(run, owner) as mine:
+    with holding.leased(run, owner) as mine:
         if not mine:
             return Step.WAITING
         turn_ends = time.monotonic() + turn
 
         def goes_on() -> bool:
-            renew(run)
+            holding.renew(run)
             return time.monotonic() < turn_ends
 
         withdrawal.proceed(run, by=owner, now=timezone.now(), pulse=goes_on)
@@ -121,7 +120,7 @@ def withdrawn(run: Run, *, owner: str, turn: float) -> Step:
 def planned(run: Run, *, owner: str) -> Step:
     """Count the candidates and cut the chunks, under the run's own lease."""
     worlds.check_fits(run)
-    with leased(run, owner) as mine:
+    with holding.leased(run, owner, reads=True) as mine:
         if not mine:
             return Step.WAITING
         with opened_doors() as (crm, cdp):
@@ -159,7 +158,7 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
         nonlocal candidates
         for number, each in enumerate(planning.count(crm, mapping, mark, cdp.persons(account.cdp_id), reader)):
             if number % planning.PERSONS_AT_ONCE == 0:
-                renew(run)
+                holding.pulse(run, crm)
             candidates += each.candidates
             yield each
 
@@ -168,7 +167,7 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
     without = cdp.contacts_without_source_id(account.cdp_id)
     cuts = list(planning.cut(counted(), run.chunk_size, crm, mapping, reader))
     with transaction.atomic():
-        renew(run)  # until this transaction ends, nobody else takes the run over
+        holding.renew(run)  # until this transaction ends, nobody else takes the run over
         RivalClaim.objects.filter(run=run).delete()
         RivalClaim.objects.bulk_create(rivals, batch_size=1000)
         Chunk.objects.bulk_create((Chunk(uuid=uuid4(), run=run, number=n, **vars(cut)) for n, cut in enumerate(cuts, 1)), batch_size=1000)
@@ -180,30 +179,7 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
 
 def links_until_now(run: Run, mapping: mappings.Mapping, crm: Crm) -> LinkIndex:
     """The link index, with whatever links have committed by now: what hangs on one that it does not know is nobody's candidate."""
-    return links.up_to_date(mapping, crm, worlds.address("CRM_DATABASE_URL"), now=timezone.now(), pulse=lambda: renew(run))
-
-
-@contextmanager
-def leased(run: Run, owner: str) -> Iterator[bool]:
-    """Hold the run itself while planning or verifying; yields False where another worker does."""
-    free = Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lt=Now())
-    mine = Run.objects.filter(free, pk=run.pk, state=run.state).update(
-        lease_owner=owner, lease_expires_at=Now() + chunks.lease(), token=F("token") + 1
-    )
-    if not mine:
-        yield False
-        return
-    run.refresh_from_db()
-    try:
-        yield True
-    finally:
-        Run.objects.filter(pk=run.pk, token=run.token).update(lease_owner="", lease_expires_at=None)
-
-
-def renew(run: Run) -> None:
-    """Renew the run's own lease; raises LeaseLost where it is another's."""
-    if not Run.objects.filter(pk=run.pk, token=run.token).exclude(lease_owner="").update(lease_expires_at=Now() + chunks.lease()):
-        raise chunks.LeaseLost(f"{run} is held by another worker")
+    return links.up_to_date(mapping, crm, worlds.address("CRM_DATABASE_URL"), now=timezone.now(), pulse=lambda: holding.pulse(run, crm))
 
 
 # --- chunks ---------------------------------------------------------------------------------------------------------
@@ -226,23 +202,23 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
     except (SystemExit, KeyboardInterrupt):
         chunks.let_go(run, owner=owner)
         raise
+    no_room = run.reason_code == RunReason.READ_BUDGET  # for this worker; another one may have said so of itself meanwhile
     run.refresh_from_db()
     if run.state in (RunState.PAUSING, RunState.CANCELLING):
         settled(run, owner=owner)
-    return Step.WAITING if run.state == RunState.RUNNING and run.reason_code == RunReason.READ_BUDGET else Step.WORKED
+    return Step.WAITING if run.state == RunState.RUNNING and no_room else Step.WORKED
 
 
 def next_chunk(run: Run, world: World, sessions: chunks.Sessions, *, owner: str) -> Chunk | None:
     """The run's next chunk, as far as the read budget leaves room for one; why it does not is said on the run."""
-    now = timezone.now()
     budget.look(world.crm)
     with transaction.atomic():  # of two workers that want the last room, one sees that the other has it
-        waits = budget.reason_to_wait(budget.locked(), chunks.being_read())
+        waits = budget.reason_to_wait(budget.locked(), chunks.reading())
         chunk = None if waits else chunks.claim(run, owner=owner, sessions=sessions)
     if waits:
-        runs.note(run, waits, now=now, code=RunReason.READ_BUDGET)
-    elif chunk and run.reason_code in (RunReason.READ_BUDGET, RunReason.OUTAGE):
-        runs.note(run, "", now=now, code=RunReason.NONE)
+        runs.note(run, waits, now=timezone.now(), code=RunReason.READ_BUDGET)
+    elif chunk:
+        runs.goes_on(run)
     return chunk
 
 
@@ -268,11 +244,11 @@ def end_of_chunks(run: Run, *, owner: str) -> Step:
 
 def verified(run: Run, *, owner: str) -> Step:
     """Verify under the run's own lease, and give the verdict."""
-    with leased(run, owner) as mine:
+    with holding.leased(run, owner, reads=True) as mine:
         if not mine:
             return Step.WAITING
         with worlds.opened(run) as world:
             links_until_now(run, world.mapping, world.crm)
-            found, seam = reconcile.verify_run(run, world, ledger.of(run), lambda name: renew(run))
+            found, seam = reconcile.verify_run(run, world, ledger.of(run), lambda name: holding.pulse(run, world.crm))
         verdicts.conclude(run, found, seam, by=owner, now=timezone.now())
     return Step.WORKED

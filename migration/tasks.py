@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from calm_console.celery import app
-from migration import beats, chunks, drafts, notify, reaper, runs, steps, ticks
+from migration import beats, budget, chunks, drafts, notify, reaper, runs, steps, ticks
 from migration.doors import Misconfigured, Outage
 from migration.models import MappingDraft, Run
 from migration.states import FINISHED, RunReason, RunState
@@ -31,6 +31,8 @@ def work(*, run_id: int) -> None:
         nudge_all(run)
     elif outcome == steps.Step.WORKED:
         nudge(run_id)
+    if outcome != steps.Step.WAITING:
+        nudge_next(run)
 
 
 def turn(run: Run) -> steps.Step:
@@ -117,6 +119,15 @@ def nudge_all(run: Run) -> bool:
     """
     number = max(1, min(settings.WORKERS_PER_RUN, chunks.waiting(run)) - chunks.leases(run))
     return all(nudge(run.pk) for _ in range(number))
+
+
+def nudge_next(ended: Run) -> None:
+    """A worker has given its place at the CRM back: tell the run that has waited longest for one, if there is room."""
+    if budget.reason_to_wait(budget.current(), chunks.reading()):
+        return
+    waiting = Run.objects.workable().filter(reason_code=RunReason.READ_BUDGET).exclude(pk=ended.pk).order_by("pk").first()
+    if waiting:
+        nudge(waiting.pk)
 
 
 def nudge(run_id: int) -> bool:

@@ -40,7 +40,7 @@ LAYERS = (
     ("migration.reaper",),
     ("migration.runs",),
     ("migration.control", "migration.splitting", "migration.verdicts", "migration.withdrawal"),
-    ("migration.attempts", "migration.stale", "migration.forecast", "migration.batch_limits"),
+    ("migration.attempts", "migration.holding", "migration.stale", "migration.forecast", "migration.batch_limits"),
     ("migration.batch_plans", "migration.batches"),
     ("migration.beats",),
     ("migration.steps",),
@@ -87,7 +87,7 @@ FRAME_IMPORTS = {
 }
 # Who alone creates, changes and removes rows of a model, by module.
 WRITERS = {
-    "Run": {"migration.runs", "migration.steps"},
+    "Run": {"migration.runs", "migration.holding"},
     "Chunk": {"migration.runs", "migration.steps", "migration.chunks"},
     "Batch": {"migration.batches", "migration.batch_plans"},
     "BatchItem": {"migration.batches", "migration.batch_plans"},

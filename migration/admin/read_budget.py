@@ -50,7 +50,7 @@ class ReadBudgetAdmin(WorkAdmin):
 
     def shown(self, request: HttpRequest, **typed: Any) -> HttpResponse:
         self.check_view(request)
-        found, reading = budget.current(), chunks.being_read()
+        found, reading = budget.current(), chunks.reading()
         context: dict[str, Any] = {
             "budget": found,
             "reading": reading,

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from django.db import connections
 
-from migration import budget, chunks, ledger, runs, steps
+from migration import attempts, budget, chunks, ledger, planning, runs, steps, tasks
 from migration.crm import Crm
 from migration.doors import BrokenOff, translated
 from migration.models import Account, Event, ReadBudget, Run
@@ -35,9 +35,9 @@ def test_fewer_readers_the_further_the_replica_is_behind(settings, lag, readers)
 def test_the_reason_is_said_in_words(settings):
     settings.READ_AT_ONCE, settings.READ_LAG_LIMIT_SECONDS = 4, 30
     assert budget.reason_to_wait(ReadBudget(), 3) == ""
-    assert budget.reason_to_wait(ReadBudget(), 4) == "4 chunks are being read, and no more than 4 may be at once."
+    assert budget.reason_to_wait(ReadBudget(), 4) == "4 workers are reading from the CRM, and no more than 4 may at once."
     assert budget.reason_to_wait(ReadBudget(lag_seconds=15.2), 2) == (
-        "2 chunks are being read, and no more than 2 may be at once, as the replica is 15 s behind."
+        "2 workers are reading from the CRM, and no more than 2 may at once, as the replica is 15 s behind."
     )
     assert budget.reason_to_wait(ReadBudget(lag_seconds=45.0), 0) == "The CRM's replica is 45 s behind; nothing is read from 30 s on."
     stopped = ReadBudget(stopped_at=NOON, stopped_by="ana", note="month end")
@@ -135,6 +135,94 @@ def test_a_run_waits_for_the_switch_says_so_and_goes_on(console):
     assert ledger.of(run).balances
 
 
+def test_nothing_is_counted_or_verified_either_while_reading_is_stopped(console):
+    run = runs.start(runs.Wish(Account.objects.get(crm_organization_id=2), RunMode.PRODUCTION, 60), by="ana", now=now())
+    while run.state not in FINISHED:
+        before = run.state
+        budget.stop(by="ana", note="month end", now=now())
+        assert steps.step(run, owner=OWNER) == steps.Step.WAITING
+        run.refresh_from_db()
+        assert (run.state, run.reason_code, run.lease_owner) == (before, RunReason.READ_BUDGET, "")
+        budget.allow(by="ana", most_readers=None, note="", now=now())
+        while run.state == before:
+            steps.step(run, owner=OWNER)
+            run.refresh_from_db()
+        assert run.reason_code != RunReason.READ_BUDGET
+    assert run.state == RunState.PARTIAL
+    assert ledger.of(run).balances
+
+
+def test_who_counts_or_verifies_a_run_is_a_reader_like_any_other(console, settings):
+    settings.READ_AT_ONCE = 1
+    run = planned()
+    other = factories.run(RunState.VERIFYING, account=factories.account(crm_organization_id=9001))
+    Run.objects.filter(pk=other.pk).update(lease_owner="elsewhere:1", lease_expires_at=now() + timedelta(minutes=1))
+    assert steps.step(run, owner=OWNER) == steps.Step.WAITING
+    run.refresh_from_db()
+    assert run.reason == "1 worker is reading from the CRM, and no more than 1 may at once."
+    Run.objects.filter(pk=other.pk).update(lease_owner="", lease_expires_at=None)
+    assert steps.step(run, owner=OWNER) == steps.Step.WORKED
+
+
+def test_whoever_is_counting_when_reading_is_stopped_rests_where_it_is(console, monkeypatch):
+    """The second look finds that reading is allowed again; nothing was begun anew."""
+    run = runs.start(runs.Wish(Account.objects.get(crm_organization_id=2), RunMode.PRODUCTION, 60), by="ana", now=now())
+    said: list[str] = []
+
+    def rest(seconds: float) -> None:
+        run.refresh_from_db()
+        said.append(run.reason)
+        budget.allow(by="ana", most_readers=None, note="", now=now())
+
+    monkeypatch.setattr("migration.holding.time.sleep", rest)
+    counted = planning.count
+
+    def stopped_meanwhile(*given):
+        budget.stop(by="ana", note="month end", now=now())
+        yield from counted(*given)
+
+    monkeypatch.setattr("migration.planning.count", stopped_meanwhile)
+    assert steps.step(run, owner=OWNER) == steps.Step.WORKED
+    run.refresh_from_db()
+    assert (run.state, run.reason_code, run.reason) == (RunState.RUNNING, RunReason.NONE, "")
+    assert [reason[:43] for reason in said] == ["Reading from the CRM is stopped by ana sinc"]
+
+
+def test_a_place_that_is_free_again_goes_to_the_run_that_has_waited_longest(console, settings, monkeypatch):
+    nudged: list[int] = []
+    monkeypatch.setattr(tasks, "nudge", nudged.append)
+    settings.READ_AT_ONCE = 1
+    run, waiting = planned(), factories.run(RunState.RUNNING, account=factories.account(crm_organization_id=9001))
+    factories.chunk(waiting, ChunkState.PENDING)
+    held = chunks.claim(waiting, owner="elsewhere:1")
+    tasks.work(run_id=run.pk)
+    assert nudged == []  # it has no room itself
+    chunks.hand_back(held, "for the test")
+    runs.note(waiting, "no room", now=now(), code=RunReason.READ_BUDGET)
+    tasks.work(run_id=run.pk)
+    assert nudged == [run.pk, waiting.pk]
+    budget.stop(by="ana", note="month end", now=now())
+    tasks.work(run_id=run.pk)  # on to its verification, which is for a later turn
+    assert nudged == [run.pk, waiting.pk, run.pk]
+
+
+def test_of_a_run_with_more_workers_than_room_the_one_that_reads_goes_on(console, settings, monkeypatch):
+    """The others say on the run that they wait; it is not the reader's own turn that ends by that."""
+    nudged: list[int] = []
+    monkeypatch.setattr(tasks, "nudge", nudged.append)
+    settings.READ_AT_ONCE, settings.TURN_SECONDS = 1, 0.001
+    run = planned()
+    process = attempts.process
+
+    def beside_another(chunk, world, *, owner):
+        assert steps.step(Run.objects.get(pk=run.pk), owner="elsewhere:1", turn=10) == steps.Step.WAITING
+        process(chunk, world, owner=owner)
+
+    monkeypatch.setattr(attempts, "process", beside_another)
+    tasks.work(run_id=run.pk)
+    assert nudged == [run.pk]
+
+
 def test_a_large_chunk_is_made_smaller_before_it_is_read_and_no_attempt_counts(console, settings):
     run = planned(chunk_size=100_000)
     [whole] = run.chunks.all()
@@ -183,7 +271,7 @@ def test_of_many_workers_no_more_read_than_may(settings):
     for thread in threads:
         thread.join(30)
     assert sum(chunk is not None for chunk in claimed) == 2
-    assert chunks.being_read() == 2
+    assert chunks.reading() == 2
 
 
 def test_a_server_that_is_no_replica_has_no_lag(systems):
