@@ -42,6 +42,8 @@ def taken_to_read(run: Run, owner: str) -> bool:
         mine = not waits and taken(run, owner)
     if waits and not chunks.is_held(run):
         runs.note(run, waits, now=timezone.now(), code=RunReason.READ_BUDGET)
+    elif mine:
+        runs.goes_on(run)
     return mine
 
 

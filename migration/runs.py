@@ -239,5 +239,6 @@ def note(run: Run, reason: str, *, now: datetime, code: RunReason = RunReason.OU
 def goes_on(run: Run) -> None:
     """What it waited for is there: no more is said of it."""
     waited = Run.objects.filter(pk=run.pk, state__in=MAY_WAIT, reason_code__in=(RunReason.READ_BUDGET, RunReason.OUTAGE))
-    waited.update(reason_code=RunReason.NONE, reason="")
+    if waited.update(reason_code=RunReason.NONE, reason=""):
+        summaries.goes_on(run)
     run.reason_code, run.reason = RunReason.NONE, ""

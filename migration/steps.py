@@ -189,37 +189,37 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
     """Claim chunks and process them until none is to be had or the turn is over; then see whether the run is done."""
     if not chunks.available(run):
         return end_of_chunks(run, owner=owner)
-    turn_ends = time.monotonic() + turn
+    turn_ends, waits = time.monotonic() + turn, ""
     try:
         with worlds.opened(run) as world:
             sessions = reaper.sessions_of(world)
             while time.monotonic() < turn_ends and may_go_on(run, by=owner, now=timezone.now()):
                 reaper.reap(run)
-                if not (chunk := next_chunk(run, world, sessions, owner=owner)):
+                chunk, waits = next_chunk(run, world, sessions, owner=owner)
+                if not chunk:
                     break
                 with bound_contextvars(chunk=chunk.number):
                     attempts.process(chunk, world, owner=owner)
     except (SystemExit, KeyboardInterrupt):
         chunks.let_go(run, owner=owner)
         raise
-    no_room = run.reason_code == RunReason.READ_BUDGET  # for this worker; another one may have said so of itself meanwhile
     run.refresh_from_db()
     if run.state in (RunState.PAUSING, RunState.CANCELLING):
         settled(run, owner=owner)
-    return Step.WAITING if run.state == RunState.RUNNING and no_room else Step.WORKED
+    return Step.WAITING if run.state == RunState.RUNNING and waits else Step.WORKED
 
 
-def next_chunk(run: Run, world: World, sessions: chunks.Sessions, *, owner: str) -> Chunk | None:
-    """The run's next chunk, as far as the read budget leaves room for one; why it does not is said on the run."""
+def next_chunk(run: Run, world: World, sessions: chunks.Sessions, *, owner: str) -> tuple[Chunk | None, str]:
+    """The run's next chunk, as far as the read budget leaves room for one; and why it does not, which is said on a run that nobody else is at."""
     budget.look(world.crm)
     with transaction.atomic():  # of two workers that want the last room, one sees that the other has it
         waits = budget.reason_to_wait(budget.locked(), chunks.reading())
         chunk = None if waits else chunks.claim(run, owner=owner, sessions=sessions)
-    if waits:
+    if waits and not chunks.leases(run):
         runs.note(run, waits, now=timezone.now(), code=RunReason.READ_BUDGET)
     elif chunk:
         runs.goes_on(run)
-    return chunk
+    return chunk, waits
 
 
 def end_of_chunks(run: Run, *, owner: str) -> Step:

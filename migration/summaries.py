@@ -61,6 +61,11 @@ def waits(run: Run, *, now: datetime) -> None:
     Summary.objects.filter(pk=run.account_id, run=run, run_state__in=GOING_ON, waiting_since__isnull=True).update(waiting_since=now)
 
 
+def goes_on(run: Run) -> None:
+    """What it waited for is there. While it is at chunks the next one that is done says so, and that the waiting was no work."""
+    Summary.objects.filter(pk=run.account_id, run=run, run_state__in=(RunState.PLANNED, RunState.VERIFYING)).update(waiting_since=None)
+
+
 def announce(account: Account, start: datetime | None, end: datetime | None, *, now: datetime) -> None:
     """Set the window that the customer is told, or with None twice take it back."""
     values = {"window_from": start, "window_to": end, "updated_at": now}

@@ -31,6 +31,9 @@ MESSAGES = {
     State.COMPLETED: gettext_noop("Your CRM history is complete."),
     State.DELAYED: gettext_noop("Bringing over your CRM history takes longer than planned. We are on it. Nothing for you to do."),
 }
+WAITING = gettext_noop(
+    "Bringing over your CRM history waits for a system that is busy or does not answer, and goes on by itself. Nothing for you to do."
+)
 POLL_AFTER = {  # seconds
     State.NOT_STARTED: 600,
     State.SCHEDULED: 300,
@@ -90,7 +93,7 @@ def status(summary: Summary | None, *, visible: bool, now: datetime, stale: bool
         started_at=to_the_second(known.started_at),
         finished_at=to_the_second(known.finished_at),
         eta=eta(known, state, now),
-        message=MESSAGES[state],
+        message=WAITING if state == State.IN_PROGRESS and known.waiting_since else MESSAGES[state],
         updated_at=to_the_second(known.updated_at),
         poll_after=POLL_AFTER[state],
         stale=stale,

@@ -207,7 +207,7 @@ def test_a_place_that_is_free_again_goes_to_the_run_that_has_waited_longest(cons
 
 
 def test_of_a_run_with_more_workers_than_room_the_one_that_reads_goes_on(console, settings, monkeypatch):
-    """The others say on the run that they wait; it is not the reader's own turn that ends by that."""
+    """That the others have no room does not end its turn, and is nothing to say of a run that is being worked on."""
     nudged: list[int] = []
     monkeypatch.setattr(tasks, "nudge", nudged.append)
     settings.READ_AT_ONCE, settings.TURN_SECONDS = 1, 0.001
@@ -220,7 +220,8 @@ def test_of_a_run_with_more_workers_than_room_the_one_that_reads_goes_on(console
 
     monkeypatch.setattr(attempts, "process", beside_another)
     tasks.work(run_id=run.pk)
-    assert nudged == [run.pk]
+    run.refresh_from_db()
+    assert (nudged, run.reason) == ([run.pk], "")
 
 
 def test_a_large_chunk_is_made_smaller_before_it_is_read_and_no_attempt_counts(console, settings):
@@ -261,7 +262,7 @@ def test_of_many_workers_no_more_read_than_may(settings):
     def work() -> None:
         try:
             barrier.wait(10)
-            claimed.append(steps.next_chunk(run, World(), {}, owner=threading.current_thread().name))  # type: ignore[arg-type]
+            claimed.append(steps.next_chunk(run, World(), {}, owner=threading.current_thread().name)[0])  # type: ignore[arg-type]
         finally:
             connections.close_all()
 

@@ -10,7 +10,7 @@ import pytest
 from migration.models import Summary
 from migration.states import RunState
 from status_api import status as module
-from status_api.status import MESSAGES, POLL_AFTER, State, Status, Window, status
+from status_api.status import MESSAGES, POLL_AFTER, WAITING, State, Status, Window, status
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -73,7 +73,8 @@ CASES = [
 @pytest.mark.parametrize(("known", "state"), CASES)
 def test_state(known, state):
     found = told(known)
-    assert (found.state, found.message, found.poll_after) == (state, MESSAGES[state], POLL_AFTER[state])
+    waits = known and known.waiting_since and state == State.IN_PROGRESS
+    assert (found.state, found.message, found.poll_after) == (state, WAITING if waits else MESSAGES[state], POLL_AFTER[state])
 
 
 def test_every_run_state_has_a_case():
@@ -179,10 +180,10 @@ def test_verifying_has_an_eta_too():
 def test_every_message_is_translated_and_the_compiled_file_is_current():
     compiled = gettext.translation("django", LOCALE, languages=["id"])
     written = texts_of(LOCALE / "id" / "LC_MESSAGES" / "django.po")
-    assert set(written) == set(MESSAGES.values())
+    assert set(written) == {*MESSAGES.values(), WAITING}
     assert all(written.values())
-    assert {text: compiled.gettext(text) for text in MESSAGES.values()} == written
-    assert len(set(written.values())) == len(State)
+    assert {text: compiled.gettext(text) for text in written} == written
+    assert len(set(written.values())) == len(State) + 1
 
 
 def texts_of(catalogue: Path) -> dict[str, str]:
