@@ -29,7 +29,7 @@ test: venv browser ## all tests
 	$(PY) -m pytest tests -n 4 --dist loadfile
 
 faults: venv ## the long suite: real processes killed, frozen and cut off (up to ten minutes)
-	$(PY) -m pytest tests/faults tests/calm_console/test_packaging.py -m "fault or not fault" -n 4 --dist loadfile
+	$(PY) -m pytest tests/calm_console/test_packaging.py tests/faults -m "fault or not fault" -n 4 --dist loadfile --no-loadscope-reorder
 
 check: lint types drift openapi test ## lint, types, schema-migration drift, OpenAPI document, tests: what CI runs; changes no file
 

@@ -270,6 +270,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 5,
     "socket_connect_timeout": 2,
     "retry_on_timeout": True,
+    "max_retries": 1,  # of whoever nudges: waiting for a broker that is away, six seconds else, would keep a worker from its work
     # Nothing is kept in Redis for messages in hand: a worker that wants to put them back, but finds Redis away, would end (kombu 5.7).
     "ack_emulation": False,
 }

@@ -227,6 +227,7 @@ def runs(python: Path, user: int) -> bool:
 
 
 @pytest.mark.fault
+@pytest.mark.timeout(400)  # with the fixture, which installs all the packages
 def test_the_steps_make_a_console_that_serves(image, tmp_path):
     """Nothing under /app or /venv can be written while it runs; the page and its collected styles are there."""
     for left in ("pip", "setuptools"):

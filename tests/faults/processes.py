@@ -123,13 +123,15 @@ def tick(settings, **variables: str) -> None:
         assert ended(child) == 0, tail(child)
 
 
-def finish_by_ticks(settings, run: Run, patience: float = PATIENCE, **variables: str) -> None:
-    """Ticks, and nothing else, until the run has ended."""
+def finish_by_ticks(settings, run: Run, patience: float = PATIENCE, pause: float = 2.0, **variables: str) -> None:
+    """Ticks, and nothing else, until the run has ended, so many seconds between two: to start a process costs as much as a turn of work."""
     deadline = time.monotonic() + patience
     while not is_over(run):
         assert time.monotonic() < deadline, f"{run} is {run.state}: {run.reason}"
         tick(settings, **variables)
-        time.sleep(0.5)
+        next_one = time.monotonic() + pause
+        while time.monotonic() < next_one and not is_over(run):
+            time.sleep(0.05)
 
 
 def is_over(run: Run) -> bool:

@@ -30,7 +30,7 @@ from tests.migration.conftest import mapping_document, now
 from tests.migration.test_batches import ALWAYS
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
-SMALL = 10
+SMALL = 20
 HOUR = 3600
 
 

@@ -2,13 +2,14 @@
 
 import signal
 import time
+from datetime import timedelta
 from functools import partial
 
 import pytest
 from django.urls import reverse
 
 from migration import chunks, runs, steps
-from migration.states import ChunkState, RunReason, RunState
+from migration.states import ChunkState, RunReason, RunState, Verb
 from migration.tasks import work
 from tests import factories
 from tests.faults.processes import (
@@ -25,7 +26,7 @@ from tests.migration.conftest import now
 from tests.migration.test_admin_work import sent_to
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
-SMALL = 10  # audits to a chunk: some fifty chunks
+SMALL = 16  # audits to a chunk: some thirty chunks
 SLOW = {"FAULT_SLOW_READ": "0.2", "TURN_SECONDS": "1"}
 AT_MOST = 2.0  # seconds for an admin action
 
@@ -76,20 +77,34 @@ def test_redis_is_frozen_in_the_middle(console, settings, broker):
     assert_undisturbed(console)
 
 
-@pytest.mark.parametrize("verb", ["pause", "retry"])
+REACHED = {
+    Verb.PAUSE: RunState.PAUSING,
+    Verb.RESUME: RunState.RUNNING,
+    Verb.CANCEL: RunState.CANCELLING,
+    Verb.RETRY: RunState.RUNNING,
+    Verb.FORCE: RunState.PAUSED,
+}
+
+
+@pytest.mark.parametrize("verb", REACHED)
 def test_an_admin_action_answers_within_two_seconds_though_redis_is_frozen(console, settings, broker, client, verb):
+    """With a chunk in a worker's hands, so that workers are told."""
     run = start(SMALL)
     steps.step(run, owner="tester")
-    if verb == "retry":
-        chunk = chunks.claim(run, owner="tester")
+    chunk = chunks.claim(run, owner="tester")
+    if verb == Verb.RETRY:
         chunks.fail(chunk, "for the test")
         runs.end(run, RunState.FAILED, code=RunReason.CHUNK_FAILED, reason="", by="tester", now=now())
+    if verb in (Verb.RESUME, Verb.FORCE):
+        runs.pause(run, by="tester", now=now() - timedelta(minutes=5))
     client.force_login(factories.superuser())
+    page = reverse(f"admin:migration_run_{verb}", args=[run.pk])
+    assert client.get(page).status_code == 200  # as a person does; and the process's first request reads all the code it needs
     with sent_to(broker.url()), broker.frozen():
         began = time.monotonic()
-        answer = client.post(reverse(f"admin:migration_run_{verb}", args=[run.pk]))
+        answer = client.post(page)
         seconds = time.monotonic() - began
     assert answer.status_code == 302, answer.content.decode()
     assert seconds < AT_MOST
     run.refresh_from_db()
-    assert run.state == (RunState.PAUSED if verb == "pause" else RunState.RUNNING)
+    assert run.state == REACHED[verb]

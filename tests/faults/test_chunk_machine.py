@@ -178,7 +178,7 @@ def cdp(console) -> Iterator[Cdp]:
         yield cdp
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(100, marks=[pytest.mark.fault, pytest.mark.timeout(300)])])
+@pytest.mark.parametrize("examples", [10, pytest.param(60, marks=[pytest.mark.fault, pytest.mark.timeout(300)])])
 def test_whatever_the_order(console, cdp, examples):
     account = Account.objects.get(crm_organization_id=1)
     run = runs.start(runs.Wish(account, RunMode.PRODUCTION, None), by="tester", now=now())

@@ -33,7 +33,7 @@ from tests.faults.servers import Own, console_at
 from tests.migration.conftest import mapping_document, now
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
-SMALL = 10
+SMALL = 20
 SLOW = {"FAULT_SLOW_READ": "0.2", "TURN_SECONDS": "1"}
 
 

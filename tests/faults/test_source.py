@@ -90,5 +90,5 @@ def test_a_row_that_kills_its_process_is_found_and_put_aside_alone(console, sett
     variables = {"REDIS_URL": broker.url(), "LEASE_SECONDS": "1", "FAULT_POISON": str(poison[1])}
     run = start(16)
     with worker(settings, **variables):
-        finish_by_ticks(settings, run, patience=180, **variables)
+        finish_by_ticks(settings, run, patience=180, pause=0.5, **variables)
     assert_only_one_is_aside(console, run, poison, splitting.WORKER_DIED)

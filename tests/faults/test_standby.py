@@ -28,7 +28,7 @@ from tests.faults.processes import (
 from tests.faults.servers import caught_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
-SMALL = 10
+SMALL = 20
 NOISE = "CREATE TABLE IF NOT EXISTS noise AS SELECT generate_series(1, 1000) AS n"
 VACUUMED = ("DELETE FROM noise", "VACUUM noise", "INSERT INTO noise SELECT generate_series(1, 1000)")  # in no snapshot of before
 LOCKED = ("BEGIN; LOCK TABLE audits IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(0.2); COMMIT",)

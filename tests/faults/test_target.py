@@ -29,7 +29,7 @@ from tests.migration.against_oracle import sample
 from tests.migration.oracle import expected
 
 pytestmark = [pytest.mark.slow]
-SMALL = 10
+SMALL = 20
 
 
 @pytest.mark.parametrize("answered", [True, pytest.param(False, marks=pytest.mark.fault)], ids=["answer lost", "commit lost"])

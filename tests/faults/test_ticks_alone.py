@@ -10,5 +10,5 @@ NOBODY = "redis://127.0.0.1:1/0"
 
 def test_a_run_without_redis_and_without_workers(console, settings):
     run = start(60)
-    finish_by_ticks(settings, run, REDIS_URL=NOBODY)
+    finish_by_ticks(settings, run, pause=0, REDIS_URL=NOBODY)
     assert_undisturbed(console)

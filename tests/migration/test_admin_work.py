@@ -5,6 +5,7 @@ import copy
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -598,6 +599,12 @@ def test_a_broker_that_is_away_keeps_nobody_waiting(staff, no_broker):
 def test_nor_does_one_that_takes_the_connection_and_is_silent(staff):
     with socket.create_server(("127.0.0.1", 0)) as silent, sent_to(f"redis://127.0.0.1:{silent.getsockname()[1]}/0"):
         assert "Not counted: the broker at REDIS_URL does not answer." in asked_within(4, staff, a_draft(FULL))
+
+
+def test_a_worker_goes_back_to_its_work_though_the_broker_is_away(no_broker):
+    began = time.monotonic()
+    assert not tasks.nudge(1)
+    assert time.monotonic() - began < 3
 
 
 def test_a_draft_is_counted_and_published_through_its_pages(console, staff):
