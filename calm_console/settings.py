@@ -10,6 +10,7 @@ from typing import Any
 
 import environ as django_environ
 from django.core.exceptions import ImproperlyConfigured
+from kombu import Exchange, Queue
 
 from calm_console import embedded, logs, secret_files, security
 
@@ -262,7 +263,13 @@ CORS_PREFLIGHT_MAX_AGE = 600
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True  # the chunk table is the truth; a result would be a second one
 CELERY_TASK_DEFAULT_QUEUE = "calm"
-CELERY_TASK_ROUTES = {"migration.*": {"queue": CELERY_TASK_DEFAULT_QUEUE}}
+# What is short has a queue of its own, which workers ask in turn with the other: behind many runs' nudges a tick would expire unseen.
+CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("calm", "calm-short")]
+CELERY_TASK_ROUTES = {
+    "migration.tick": {"queue": "calm-short"},
+    "migration.send_notification": {"queue": "calm-short"},
+    "migration.*": {"queue": CELERY_TASK_DEFAULT_QUEUE},
+}
 CELERY_TASK_ACKS_LATE = False  # a lost nudge is sent again by the tick; a doubled one would only be work
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

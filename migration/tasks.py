@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import time
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.utils import timezone
@@ -12,9 +13,11 @@ from calm_console.celery import app
 from migration import beats, budget, chunks, drafts, notify, reaper, runs, steps, ticks
 from migration.doors import Misconfigured, Outage
 from migration.models import MappingDraft, Run
-from migration.states import FINISHED, RunReason, RunState
+from migration.states import FINISHED, IllegalMove, RunReason, RunState
 
 log = logging.getLogger(__name__)
+# By then a tick has sent others. Without an end they would pile up where runs are many and workers few.
+NUDGE_LASTS = timedelta(seconds=90)
 
 
 def worker_name() -> str:
@@ -22,8 +25,10 @@ def worker_name() -> str:
 
 
 @app.task(name="migration.work")
-def work(*, run_id: int) -> None:
-    """Do a turn of the run's work, and pass the nudge on while there is more."""
+def work(*, run_id: int, sent: str = "") -> None:
+    """Do a turn of the run's work, and pass the nudge on while there is more. One that was `sent` long ago, by the database's clock, is dropped."""
+    if sent and ticks.now() - datetime.fromisoformat(sent) > NUDGE_LASTS:
+        return
     run = Run.objects.get(pk=run_id)
     planned = run.state == RunState.PLANNED
     outcome = turn(run)
@@ -80,7 +85,9 @@ def tick() -> bool:
     reaper.reap()
     beats.advance(now=ticks.now())
     answers = True  # a broker that is away is not asked for every run
-    for run in Run.objects.workable().select_related("account"):
+    for run in (
+        Run.objects.workable().select_related("account").order_by("?")
+    ):  # in no order, so that where nudges pile up none is always last
         if gates_stand(run) and answers:
             answers = nudge_all(run)
     for notification in notify.due(now=ticks.now()) if answers else ():
@@ -110,14 +117,18 @@ def gates_stand(run: Run) -> bool:
     except Outage as error:
         log.warning("gates of run %s were not measured again: %s", run.pk, error)
         return True
+    except (runs.Refused, IllegalMove) as error:
+        log.info("run %s: %s", run.pk, error)  # it ended, or a person was faster: no reason to leave the other runs alone
+        return True
 
 
 def nudge_all(run: Run) -> bool:
     """A nudge for each chunk that could be worked on beside those that are, up to WORKERS_PER_RUN at once; False where the broker is away.
 
-    It is asked no further then: each nudge would wait for it, some seconds long.
+    It is asked no further then: each nudge would wait for it. A worker passes its own nudge on, so a run that has its workers needs no more.
     """
-    number = max(1, min(settings.WORKERS_PER_RUN, chunks.waiting(run)) - chunks.leases(run))
+    at_work = chunks.leases(run)
+    number = max(0 if at_work else 1, min(settings.WORKERS_PER_RUN, chunks.waiting(run)) - at_work)
     return all(nudge(run.pk) for _ in range(number))
 
 
@@ -132,8 +143,9 @@ def nudge_next(ended: Run) -> None:
 
 def nudge(run_id: int) -> bool:
     """Ask the workers to look at a run; whether the broker took it. Redis may be away: then the next tick asks again."""
+    sent = ticks.now().isoformat()
     try:
-        work.apply_async(kwargs={"run_id": run_id}, retry=False)
+        work.apply_async(kwargs={"run_id": run_id, "sent": sent}, retry=False)
     except Exception as error:  # noqa: BLE001 - whatever the broker raises, the run does not depend on it
         log.warning("no nudge for run %s: the broker at REDIS_URL does not answer (%s)", run_id, type(error).__name__)
         return False

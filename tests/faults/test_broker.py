@@ -8,8 +8,9 @@ from functools import partial
 import pytest
 from django.urls import reverse
 
-from migration import chunks, runs, steps
+from migration import chunks, runs, steps, ticks
 from migration.states import ChunkState, RunReason, RunState, Verb
+from migration.tasks import tick as send_tick
 from migration.tasks import work
 from tests import factories
 from tests.faults.processes import (
@@ -39,6 +40,19 @@ def test_the_same_nudge_fifty_times_on_four_workers(console, settings, broker):
     with worker(settings, REDIS_URL=broker.url()), worker(settings, REDIS_URL=broker.url()):
         until(partial(is_over, run))
     assert_undisturbed(console)
+
+
+def test_a_tick_does_not_wait_behind_the_nudges_of_many_runs(console, settings, broker):
+    """A worker with one process has half a minute of work queued; a tick that expires as beat's do is done all the same."""
+    run = start(SMALL)
+    steps.step(run, owner="tester")
+    with sent_to(broker.url()):
+        for _ in range(30):
+            work.apply_async(kwargs={"run_id": run.pk})
+        send_tick.apply_async(expires=15)
+        with worker(settings, 1, REDIS_URL=broker.url(), FAULT_SLOW_READ="1", TURN_SECONDS="1"):
+            until(ticks.last)
+    assert run.chunks.filter(state=ChunkState.PENDING).exists()
 
 
 def test_the_queue_is_flushed_again_and_again(console, settings, broker):

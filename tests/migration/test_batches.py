@@ -187,6 +187,18 @@ def test_a_canary_that_fails_stops_the_batch_whatever_the_limit():
     assert states(batch) == ["failed", "waiting", "waiting"]
 
 
+def test_an_account_that_left_the_cdp_meanwhile_is_refused():
+    batch = planned(3, most_failures=1)
+    Account.objects.filter(pk=batch.items.get(position=1).account_id).update(gone=True)
+    assert started(batch) == [(2, "dry_run")]
+    assert states(batch) == ["refused", "running", "waiting"]
+    assert batch.items.get(position=1).reason == f"{batch.items.get(position=1).account} is no longer in the CDP."
+    end(run_at(batch, 2))
+    Account.objects.filter(pk=batch.items.get(position=2).account_id).update(gone=True)
+    assert started(batch) == [], "nothing is written for it after its dry run; and two are more than may be refused"
+    assert (batch.state, states(batch)) == (BatchState.STOPPED, ["refused", "refused", "waiting"])
+
+
 def test_more_failures_than_allowed_stop_it():
     batch = planned(4, most_failures=1, work=BatchWork.PRODUCTION)
     for position in (1, 2):

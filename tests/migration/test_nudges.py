@@ -1,0 +1,57 @@
+"""Nudges: how many a tick sends, how long one lasts, and that one run's trouble keeps nothing from the others."""
+
+from datetime import timedelta
+
+import pytest
+
+from migration import runs, steps, tasks, ticks
+from migration.models import Run
+from migration.states import ChunkState, RunState
+from tests import factories
+from tests.migration.conftest import now
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def nudged(monkeypatch) -> list[int]:
+    """The runs that workers were asked to look at."""
+    found: list[int] = []
+    monkeypatch.setattr(tasks, "nudge", lambda run_id: found.append(run_id) or True)
+    return found
+
+
+@pytest.mark.parametrize(("leased", "pending", "number"), [(0, 0, 1), (0, 1, 1), (0, 9, 4), (1, 0, 0), (1, 9, 3), (4, 9, 0), (6, 9, 0)])
+def test_a_run_is_given_as_many_workers_as_it_may_have_and_no_more_though_each_tick_asks(settings, nudged, leased, pending, number):
+    settings.WORKERS_PER_RUN = 4
+    run = factories.run(RunState.RUNNING)
+    for _ in range(leased):
+        factories.chunk(run, ChunkState.LEASED, lease_expires_at=now() + timedelta(minutes=1))
+    for _ in range(pending):
+        factories.chunk(run, ChunkState.PENDING)
+    assert tasks.nudge_all(run)
+    assert nudged == [run.pk] * number
+
+
+@pytest.mark.parametrize(("age", "works"), [(None, True), (timedelta(seconds=80), True), (timedelta(seconds=100), False)])
+def test_a_nudge_that_lay_in_the_queue_for_too_long_is_dropped(monkeypatch, nudged, age, works):
+    run, stepped = factories.run(RunState.RUNNING), []
+    monkeypatch.setattr(steps, "step", lambda run, owner: stepped.append(run.pk) or steps.Step.WAITING)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now() + timedelta(hours=1))  # which is nobody's measure
+    tasks.work(run_id=run.pk, **({"sent": (ticks.now() - age).isoformat()} if age else {}))
+    assert stepped == [run.pk] * works
+
+
+def test_a_run_that_ended_at_this_moment_keeps_no_other_from_its_workers(monkeypatch, nudged):
+    """Its gates were looked at meanwhile, and it could not be paused any more."""
+    ended, other = factories.run(RunState.RUNNING), factories.run(RunState.RUNNING)
+
+    def refused(run: Run, **_: object) -> bool:
+        if run.pk == ended.pk:
+            raise runs.Refused("it is succeeded")
+        return True
+
+    monkeypatch.setattr(runs, "may_go_on", refused)
+    assert tasks.tick()
+    assert set(nudged) == {ended.pk, other.pk}
+    assert ticks.last() is not None
