@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from django.db import connections
 
-from migration import attempts, budget, chunks, ledger, planning, runs, steps, tasks
+from migration import attempts, budget, chunks, drafts, ledger, planning, runs, steps, tasks
 from migration.crm import Crm
 from migration.doors import BrokenOff, translated
 from migration.models import Account, Event, ReadBudget, Run
@@ -186,6 +186,17 @@ def test_whoever_is_counting_when_reading_is_stopped_rests_where_it_is(console, 
     run.refresh_from_db()
     assert (run.state, run.reason_code, run.reason) == (RunState.RUNNING, RunReason.NONE, "")
     assert [reason[:43] for reason in said] == ["Reading from the CRM is stopped by ana sinc"]
+
+
+def test_what_a_draft_would_change_is_not_counted_while_reading_is_stopped(console):
+    draft = drafts.start("next", by="ana", now=now())
+    budget.stop(by="ana", note="month end", now=now())
+    drafts.count_effect(draft, now=now())
+    assert draft.effect_reason.startswith("Not counted: Reading from the CRM is stopped by ana since ")
+    assert (draft.effect, draft.effect_digest) == (None, "")
+    budget.allow(by="ana", most_readers=None, note="", now=now())
+    drafts.count_effect(draft, now=now())
+    assert draft.effect_reason == "Counted against revision 1."
 
 
 def test_a_place_that_is_free_again_goes_to_the_run_that_has_waited_longest(console, settings, monkeypatch):
