@@ -78,10 +78,16 @@ class Queue(RuleBasedStateMachine):
 
     @rule(worker=workers)
     def work(self, worker: Chunk) -> None:
-        """The heartbeat, and every checkpoint."""
+        """The heartbeat, which alone renews the lease: in time, or before anybody noticed that it was not."""
+        with self.only_for_the_holder(worker):
+            chunks.beat(worker)
+            self.told[worker.pk].expired = False
+
+    @rule(worker=workers)
+    def go_on(self, worker: Chunk) -> None:
+        """A checkpoint between two phases."""
         with self.only_for_the_holder(worker):
             chunks.checkpoint(worker, "staged")
-            self.told[worker.pk].expired = False
 
     @rule(worker=workers)
     def commit(self, worker: Chunk) -> None:
