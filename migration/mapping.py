@@ -144,9 +144,12 @@ class Mapping:
 
     def may_hold_secret(self, raw: bytes) -> bool:
         """Whether secret_pattern finds anything; told by plain searches in most cases, which take a fifth of its time."""
-        if self.secret_literals is not None and not ESCAPED_KEY.search(raw):
+        if self.secret_literals is not None and (b"\\" not in raw or not ESCAPED_KEY.search(raw)):
             lower = raw.lower()
-            if not any(map(lower.__contains__, self.secret_literals)):
+            for literal in self.secret_literals:
+                if literal in lower:
+                    break
+            else:
                 return False
         return self.secret_pattern.search(raw) is not None
 

@@ -28,11 +28,12 @@ def extract(
     Every audit is read once, however many of the chunk's contacts it concerns.
     """
     reader = changes_reader(shape)
+    classes = {name.encode(): (name, role) for name, role in mapping.role_of.items()}
 
     def read(source: sql.Composed) -> Generator[Candidate]:
         with connection.cursor().copy(query(shape, mapping, source, watermark)) as copy:
             for row in copy:
-                yield candidate(bytes(row[:-1]).split(b"\t"), mapping, reader)
+                yield candidate(bytes(row[:-1]).split(b"\t"), classes, reader)
 
     if selection.pairs is not None:
         for found in read(sampled(selection.pairs)) if selection.pairs else ():
@@ -59,25 +60,13 @@ def for_each(found: Candidate, concerned: list[Joined]) -> Iterator[Candidate]:
         yield found
 
 
-def candidate(fields: list[bytes], mapping: Mapping, reader: Reader) -> Candidate:
+def candidate(fields: list[bytes], classes: dict[bytes, tuple[str, Role]], reader: Reader) -> Candidate:
     """One row of `query` as a Candidate, with what the row alone decides: skipped, time_missing, changes_unreadable, changes_unstorable."""
     person, audit, class_name, record, user_type, user_id, username, action, occurred, beyond, request, comment, raw = fields
-    name = class_name.decode()
+    name, role = classes[class_name]
+    # In the order of the record's fields: by name would cost as much again as reading the row did.
     found = Candidate(
-        person_id=int(person),
-        audit_id=int(audit),
-        role=mapping.role_of[name],
-        class_name=name,
-        record_id=record,
-        user_type=user_type,
-        user_id=user_id,
-        username=username,
-        action=action,
-        occurred_at=occurred,
-        beyond=beyond == b"t",
-        request=request,
-        comment=comment,
-        changes=raw,
+        int(person), int(audit), role, name, record, user_type, user_id, username, action, occurred, beyond == b"t", request, comment, raw
     )
     try:
         found.changes = reader(raw)
