@@ -24,11 +24,12 @@ BLOCK_BYTES = 64 * 1024
 STAGING = """
     CREATE TEMP TABLE IF NOT EXISTS calm_staging (
         id uuid NOT NULL, contact_id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, actor_id text, actor_name text,
-        occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, digest bigint NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL)"""
+        occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, digest uuid NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL)"""
 
-VERDICT = """
-    CREATE TEMP TABLE IF NOT EXISTS calm_verdict (
-        id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, occurred_at timestamptz NOT NULL, old_category text, outcome text NOT NULL)"""
+# Only of rows that are not simply new: most of a first load are, and need no line here.
+VERDICT = "CREATE TEMP TABLE IF NOT EXISTS calm_verdict (id uuid NOT NULL, old_category text, outcome text NOT NULL)"
+STAGED = "calm_staging s LEFT JOIN calm_verdict v USING (id)"
+OUTCOME = "coalesce(v.outcome, 'written')"
 
 # Whether the row in the CDP (t) is what was mapped (s). `*=` compares the stored bytes: 0.50 is not 0.5, and no text is made of either. The
 # revision's number alone is no difference: it would make every row one.
@@ -41,10 +42,16 @@ SAME = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, 
 # whatever its statistics say: they lag behind while a table is being filled.
 STANDING = "LEFT JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id = s.id OFFSET 0) t ON true"
 
-# Each staged row's outcome. A live row holds the audit; or one without an audit id is so close behind that it may be the same.
-# Live rows are read contact by contact for the same reason.
-CLASSIFY = f"""
-    INSERT INTO calm_verdict
+STAGED_RANGE = "(SELECT id FROM calm_staging ORDER BY id LIMIT 1) AND (SELECT id FROM calm_staging ORDER BY id DESC LIMIT 1)"
+
+# Whether any row stands in the range of the staged ids: in a first load none does, and no row need be looked for.
+OCCUPIED = f"SELECT EXISTS (SELECT FROM contact_activity_logs WHERE id BETWEEN {STAGED_RANGE})"  # noqa: S608 - constants only
+NOTHING = "CROSS JOIN (SELECT NULL::uuid AS id, NULL::text AS category) t"
+
+# The outcome of each staged row that is not simply new. A live row holds the audit; or one without an audit id is so close behind that it
+# may be the same. Live rows are read contact by contact for the same reason.
+CLASSIFY = """
+    INSERT INTO calm_verdict (id, old_category, outcome)
     WITH live AS MATERIALIZED (
         SELECT l.* FROM (SELECT DISTINCT contact_id FROM calm_staging) c CROSS JOIN LATERAL (
             SELECT contact_id, category, occurred_at, source_audit_id FROM contact_activity_logs
@@ -52,33 +59,41 @@ CLASSIFY = f"""
     overlapping AS MATERIALIZED (
         SELECT s.id FROM calm_staging s JOIN live l USING (contact_id, category)
         WHERE l.source_audit_id IS NULL AND s.occurred_at >= %(seam)s::timestamptz AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s)
-    SELECT s.id, s.category, s.actor_kind, s.occurred_at, t.category AS old_category,
-           CASE WHEN named.source_audit_id IS NOT NULL THEN 'already_live'
-                WHEN s.id IN (SELECT id FROM overlapping) THEN 'probable_overlap'
-                WHEN t.id IS NULL THEN 'written'
-                WHEN ({SAME}) IS NOT TRUE THEN 'corrected'
-                WHEN t.run_id = %(run)s THEN 'own'
-                ELSE 'unchanged' END AS outcome
-    FROM calm_staging s {STANDING}
-    LEFT JOIN live named ON named.source_audit_id = s.source_audit_id AND named.contact_id = s.contact_id"""  # noqa: S608 - constants only
+    SELECT * FROM (
+        SELECT s.id, t.category AS old_category,
+               CASE WHEN named.source_audit_id IS NOT NULL THEN 'already_live'
+                    WHEN s.id IN (SELECT id FROM overlapping) THEN 'probable_overlap'
+                    {standing} END AS outcome
+        FROM calm_staging s {t}
+        LEFT JOIN live named ON named.source_audit_id = s.source_audit_id AND named.contact_id = s.contact_id) decided
+    WHERE outcome IS NOT NULL"""
+CLASSIFY_NEW = CLASSIFY.format(t=NOTHING, standing="")
+CLASSIFY_STANDING = CLASSIFY.format(
+    t=STANDING,
+    standing=f"""
+                    WHEN t.id IS NULL THEN NULL
+                    WHEN ({SAME}) IS NOT TRUE THEN 'corrected'
+                    WHEN t.run_id = %(run)s THEN 'own'
+                    ELSE 'unchanged'""",
+)
 
-UPSERT = """
+UPSERT = f"""
     INSERT INTO contact_activity_logs AS t (id, account_id, contact_id, category, actor_kind, actor_id, actor_name, occurred_at, changes, context,
                                             origin, source_audit_id, run_id)
     SELECT s.id, %(account)s, s.contact_id, s.category, s.actor_kind, s.actor_id, s.actor_name, s.occurred_at, s.changes, s.context,
            'crm_migration', s.source_audit_id, %(run)s
-    FROM calm_staging s JOIN calm_verdict v USING (id) WHERE v.outcome IN ('written', 'corrected') ORDER BY s.id
+    FROM {STAGED} WHERE {OUTCOME} IN ('written', 'corrected') ORDER BY s.id
     ON CONFLICT (id) DO UPDATE SET
         account_id = excluded.account_id, contact_id = excluded.contact_id, category = excluded.category, actor_kind = excluded.actor_kind,
         actor_id = excluded.actor_id, actor_name = excluded.actor_name, occurred_at = excluded.occurred_at, changes = excluded.changes,
         context = excluded.context, source_audit_id = excluded.source_audit_id, run_id = excluded.run_id
-    WHERE t.origin = 'crm_migration'"""
+    WHERE t.origin = 'crm_migration'"""  # noqa: S608 - constants only
 
 # `first` is the same in every group: of all rows that stay or come, before `probable_overlap` is put aside.
-COUNT = """
-    SELECT outcome, category, actor_kind, old_category, count(*),
-           (min(min(occurred_at)) FILTER (WHERE outcome <> 'probable_overlap') OVER ())::text
-    FROM calm_verdict GROUP BY 1, 2, 3, 4"""
+COUNT = f"""
+    SELECT {OUTCOME}, s.category, s.actor_kind, v.old_category, count(*),
+           (min(min(s.occurred_at)) FILTER (WHERE {OUTCOME} <> 'probable_overlap') OVER ())::text
+    FROM {STAGED} GROUP BY 1, 2, 3, 4"""  # noqa: S608 - constants only
 
 FENCE = """
     INSERT INTO calm.receipts AS r (chunk, run_id, account_id, token, generation) VALUES (%(chunk)s, %(run)s, %(account)s, %(token)s, %(generation)s)
@@ -194,11 +209,11 @@ def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str],
             generation, earlier = row
             if earlier and generation == names["generation"]:
                 return Receipt.from_json(earlier)
-            classify(connection, target, receipt)
+            own = classify(connection, target, receipt)
             changed = connection.execute(UPSERT, names).rowcount
             if changed != receipt.written + receipt.corrected:
                 raise LiveRowSlippedIn("rows changed between classification and upsert")
-            settle_own(connection, receipt, Receipt.from_json(earlier) if earlier else None)
+            settle_own(own, receipt, Receipt.from_json(earlier) if earlier else None)
             checkpoint("before receipt")
             connection.execute(
                 "UPDATE calm.receipts SET receipt = %(receipt)s, generation = %(generation)s, committed_at = now() WHERE chunk = %(chunk)s",
@@ -218,10 +233,11 @@ def foresee(cdp: Cdp, target: Target, receipt: Receipt) -> Receipt:
     return receipt
 
 
-def classify(connection: psycopg.Connection, target: Target, receipt: Receipt) -> None:
-    """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind."""
+def classify(connection: psycopg.Connection, target: Target, receipt: Receipt) -> int:
+    """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind; how many this very run wrote before."""
     connection.execute("TRUNCATE calm_verdict")
-    connection.execute(CLASSIFY, target.names)
+    occupied = connection.execute(OCCUPIED).fetchone() == (True,)
+    connection.execute(CLASSIFY_STANDING if occupied else CLASSIFY_NEW, target.names)
     counted = connection.execute(COUNT).fetchall()
     tally: Counter[str] = Counter()
     for outcome, category, actor_kind, old, number, receipt.first in counted:
@@ -236,6 +252,7 @@ def classify(connection: psycopg.Connection, target: Target, receipt: Receipt) -
     if tally["probable_overlap"]:
         for each in overlaps(connection):
             put_aside(receipt, each, target.waived)
+    return tally["own"]
 
 
 def overlaps(connection: psycopg.Connection) -> list[Quarantined]:
@@ -249,10 +266,8 @@ def overlaps(connection: psycopg.Connection) -> list[Quarantined]:
     return [Quarantined(person, audit, contact, problem) for person, audit, contact in rows]
 
 
-def settle_own(connection: psycopg.Connection, receipt: Receipt, earlier: Receipt | None) -> None:
+def settle_own(number: int, receipt: Receipt, earlier: Receipt | None) -> None:
     """Rows that this very run wrote or corrected before (a chunk done again) keep that outcome in the ledger."""
-    own = connection.execute("SELECT count(*) FROM calm_verdict WHERE outcome = 'own'").fetchone()
-    number = own[0] if own else 0
     receipt.unchanged -= number
     again = receipt.corrected  # what this pass corrects, it may itself have written before
     written_before = min(earlier.written, number + again) if earlier else number
@@ -262,7 +277,8 @@ def settle_own(connection: psycopg.Connection, receipt: Receipt, earlier: Receip
 
 def samples(connection: psycopg.Connection) -> list[dict[str, object]]:
     """Up to three rows that would be written or corrected: what stands there now (null for a new one), and what would."""
-    query = """SELECT to_jsonb(t) - 'inserted_at', to_jsonb(s) - 'digest'
-               FROM calm_verdict v JOIN calm_staging s USING (id) LEFT JOIN contact_activity_logs t ON t.id = v.id
-               WHERE v.outcome IN ('written', 'corrected') AND length(s.changes::text) < 4000 ORDER BY v.outcome, v.id LIMIT 3"""
+    query = f"""SELECT to_jsonb(t) - 'inserted_at', to_jsonb(s) - 'digest'
+                FROM {STAGED} LEFT JOIN contact_activity_logs t ON t.id = s.id
+                WHERE {OUTCOME} IN ('written', 'corrected') AND length(s.changes::text) < 4000
+                ORDER BY {OUTCOME}, s.id LIMIT 3"""  # noqa: S608 - constants only
     return [{"before": before, "after": after} for before, after in connection.execute(query)]

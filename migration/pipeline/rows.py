@@ -29,17 +29,16 @@ SEPARATOR = b"\x1f"
 
 # The digest of a committed row, as `digest` below computes it of the mapped one. Session settings: UTC, ISO dates.
 # Joined by ||, which costs half of what concat_ws does.
-DIGEST_SQL = r"""('x' || left(md5(t.id || E'\x1f' || t.account_id || E'\x1f' || t.contact_id || E'\x1f' || t.category || E'\x1f' || t.actor_kind || E'\x1f'
+DIGEST_SQL = r"""md5(t.id || E'\x1f' || t.account_id || E'\x1f' || t.contact_id || E'\x1f' || t.category || E'\x1f' || t.actor_kind || E'\x1f'
     || coalesce(t.actor_id, '\N') || E'\x1f' || coalesce(t.actor_name, '\N') || E'\x1f' || t.occurred_at || E'\x1f' || coalesce(t.source_audit_id::text, '\N')
-    || E'\x1f' || t.origin), 16))::bit(64)::bigint"""
+    || E'\x1f' || t.origin)::uuid"""
 
 
 def row_id(person_id: int, audit_id: int) -> str:
     """UUIDv8: CRM person id in the upper 48 bits, audit id in the lower 62. Raises ValueError where one does not fit."""
     if not (0 <= person_id < 1 << 48 and 0 <= audit_id < 1 << 62):
         raise ValueError("a CRM person id or audit id is out of the range that a row id can carry")
-    lower = f"{VARIANT | audit_id:016x}"
-    return f"{upper_half(person_id)}{lower[:4]}-{lower[4:]}"
+    return f"{upper_half(person_id)}{(VARIANT | audit_id) >> 48:x}-{audit_id & 0xFFFFFFFFFFFF:012x}"
 
 
 @lru_cache(maxsize=1000)
@@ -90,7 +89,6 @@ class RowWriter:
         contact, category, audit = candidate.contact_id.encode(), candidate.category.encode(), str(candidate.audit_id).encode()
         actor, actor_digest = actor_fields(candidate.actor)
         scalars = (key, self._account, contact, category, actor_digest, candidate.occurred_at, audit, b"crm_migration")
-        number = int.from_bytes(md5(SEPARATOR.join(scalars), usedforsecurity=False).digest()[:8], signed=True)
         fields = (
             key,
             contact,
@@ -98,7 +96,7 @@ class RowWriter:
             actor,
             candidate.occurred_at,
             audit,
-            str(number).encode(),
+            md5(SEPARATOR.join(scalars), usedforsecurity=False).hexdigest().encode(),
             self.changes(candidate),
             self.context(candidate),
         )

@@ -1,21 +1,35 @@
-"""Reconciler, chunk by chunk: reads back what was committed and compares each row's digest with the one of what was mapped."""
+"""Reconciler, chunk by chunk: reads back what was committed and compares count and digests with those of what was mapped."""
 
 from migration.cdp import Cdp
-from migration.pipeline.load import STANDING, Target
+from migration.pipeline.load import OUTCOME, STAGED, STAGED_RANGE, STANDING, Target
 from migration.pipeline.problems import RowsDisagree
 from migration.pipeline.records import Receipt
 from migration.pipeline.rows import DIGEST_SQL
 
+LOADED = f"{OUTCOME} IN ('written', 'corrected', 'unchanged', 'own')"
+
+# Number and digest, whatever the order, of what was mapped and of what stands in the range of its ids: read as it lies, with no look by key.
+# OFFSET 0 keeps the planner from the index on run_id, which it takes for the better one while its statistics lag behind.
+MAPPED = f"SELECT count(*), bit_xor(uuid_hash_extended(s.digest, 0)) FROM {STAGED} WHERE {LOADED}"  # noqa: S608 - constants only
+COMMITTED = f"""
+    SELECT count(*), bit_xor(uuid_hash_extended({DIGEST_SQL}, 0))
+    FROM (SELECT * FROM contact_activity_logs WHERE id BETWEEN {STAGED_RANGE} OFFSET 0) t
+    WHERE t.account_id = %s AND t.origin = 'crm_migration' AND t.run_id IS NOT NULL"""  # noqa: S608 - constants only
+AT_ONCE = f"SELECT m.*, c.* FROM ({MAPPED}) m, ({COMMITTED}) c"  # noqa: S608 - constants only
+
+# The same row by row: where rows of ours lie between that are candidates no more, or where something is wrong.
 READ_BACK = f"""
     SELECT count(*), count(*) FILTER (WHERE t.id IS NULL OR t.run_id IS NULL OR s.digest <> {DIGEST_SQL})
-    FROM calm_verdict v JOIN calm_staging s USING (id) {STANDING}
-    WHERE v.outcome IN ('written', 'corrected', 'unchanged', 'own')"""  # noqa: S608 - constants only
+    FROM {STAGED} {STANDING} WHERE {LOADED}"""  # noqa: S608 - constants only
 
 
 def verify(receipt: Receipt, cdp: Cdp, target: Target) -> Receipt:
-    """Compare the count, and each committed row's digest with the mapped one's; raises RowsDisagree. Reads committed rows, not the transaction's."""
-    number, different = cdp.rows(READ_BACK)[0]
+    """Compare count and digests; raises RowsDisagree. Reads committed rows, not the transaction's."""
     loaded = receipt.written + receipt.corrected + receipt.unchanged
+    mapped, digest, committed, digest_there = cdp.rows(AT_ONCE, (target.account,))[0]
+    if (mapped, digest) == (committed, digest_there) and mapped == loaded:
+        return receipt
+    number, different = cdp.rows(READ_BACK)[0]
     if different or number != loaded:
         raise RowsDisagree(f"{different} of {number} rows read back from the CDP are not what was mapped ({loaded} were loaded)")
     return receipt
