@@ -77,7 +77,6 @@ def stage(crm: Crm, cdp: Cdp, mapping: Mapping, persons: list[int], pairs: list[
             with source.cursor().copy(statement) as out:
                 for block in blocks(out):
                     into.write(block)
-    cdp.connection.execute("ANALYZE floor_staging")
 
 
 def upsert(cdp: Cdp, account: UUID, run: UUID) -> int:
