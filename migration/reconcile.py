@@ -5,7 +5,7 @@ What it cannot see is written in docs/verification.md.
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
@@ -22,6 +22,7 @@ from migration.pipeline.rows import row_id
 from migration.planning import before, sources
 
 PERSONS_AT_ONCE = 500
+AUDITS_AT_ONCE = 200_000  # their ids are held as text, the source's and ours: some 7 MB
 SAMPLE = 1000
 EXAMPLES = 10
 HIGHEST_PERSON = (1 << 48) - 1  # the highest that a row id can carry
@@ -72,7 +73,7 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
     sample = Sampler(SAMPLE, run.uuid)
     aside = set_aside(run)
     put_aside = {person for person, _ in aside}
-    for batch in batches(world):
+    for batch in batches(world, heavy_ends(run)):
         checkpoint("verifying")
         source = source_ids(world, list(batch.claims))
         found.candidates += sum(told.number for told in source.values())
@@ -99,16 +100,29 @@ class Batch:
     claims: dict[int, list[str]]
 
 
-def batches(world: World) -> Iterator[Batch]:
-    """The whole space of person ids without a gap, some hundred persons at a time: rows whose person left the account are found too."""
+def batches(world: World, ends: Iterable[int] = ()) -> Iterator[Batch]:
+    """The whole space of person ids without a gap, some hundred persons at a time: rows whose person left the account are found too.
+
+    A batch ends at the latest with one of `ends`, ascending.
+    """
     persons = world.cdp.persons(world.account_id)
+    cuts = {*persons[PERSONS_AT_ONCE - 1 :: PERSONS_AT_ONCE], *ends}
+    lasts = sorted(last for last in cuts if persons and last < persons[-1])
     first = 0
-    for start in range(0, len(persons), PERSONS_AT_ONCE):
-        last = persons[start : start + PERSONS_AT_ONCE][-1] if start + PERSONS_AT_ONCE < len(persons) else max(HIGHEST_PERSON, persons[-1])
+    for last in [*lasts, max([HIGHEST_PERSON, *persons[-1:]])]:
         yield Batch(first, last, world.cdp.contacts(world.account_id, first, last))
         first = last + 1
-    if not persons:
-        yield Batch(0, HIGHEST_PERSON, {})
+
+
+def heavy_ends(run: Run) -> list[int]:
+    """Where verification must end a batch at the latest, for its memory's sake: about every AUDITS_AT_ONCE audits, as planning counted them."""
+    ends, audits = [], 0
+    for last, expected in run.chunks.filter(pairs__isnull=True).order_by("person_to").values_list("person_to", "expected"):
+        audits += expected
+        if audits >= AUDITS_AT_ONCE:
+            ends.append(last)
+            audits = 0
+    return ends
 
 
 class Told(NamedTuple):
