@@ -189,6 +189,12 @@ def items_of(batch: Batch) -> list[BatchItem]:
 
 
 def announce(item: BatchItem, start: datetime | None, end: datetime | None, *, now: datetime) -> None:
-    item.expected_from, item.expected_to = start, end
-    item.save(update_fields=["expected_from", "expected_to"])
-    summaries.announce(item.account, start, end, now=now)
+    announce_all([(item, start, end)], now=now)
+
+
+def announce_all(told: list[tuple[BatchItem, datetime | None, datetime | None]], *, now: datetime) -> None:
+    """The window of each customer; by sets, since a batch may have thousands."""
+    for item, start, end in told:
+        item.expected_from, item.expected_to = start, end
+    BatchItem.objects.bulk_update([item for item, _, _ in told], ["expected_from", "expected_to"], batch_size=1000)
+    summaries.announce_all([(item.account, start, end) for item, start, end in told], now=now)

@@ -120,15 +120,18 @@ def hold_to_window(batch: Batch, items: list[BatchItem], *, is_open: bool, now: 
 
 def tell_customers(batch: Batch, items: list[BatchItem], *, now: datetime) -> None:
     """Announce to each customer, once, the window in which its account is expected to be moved, where that can be told."""
-    silent = [item for item in items if item.state in OPEN_ITEM and item.expected_from is None]
+    silent = {item.pk for item in items if item.state in OPEN_ITEM and item.expected_from is None}
     if batch.state not in (BatchState.PLANNED, BatchState.RUNNING) or batch.work == BatchWork.DRY_RUN or not silent:
         return
     window = window_of(batch)
     terms = Terms(window, batch.at_once, batch.canary, AtClose(batch.at_close))
     works = forecast.works(items, BatchWork(batch.work), now=now)
-    for item, place in zip(items, forecast.places(works, terms, now=now), strict=True):
-        if item in silent and place.start and place.end:
-            batches.announce(item, *forecast.window_to_tell(window, place.start, place.end), now=now)
+    told = [
+        (item, *forecast.window_to_tell(window, place.start, place.end))
+        for item, place in zip(items, forecast.places(works, terms, now=now), strict=True)
+        if item.pk in silent and place.start and place.end
+    ]
+    batches.announce_all(told, now=now)
 
 
 # --- starting -------------------------------------------------------------------------------------------------------

@@ -68,8 +68,18 @@ def goes_on(run: Run) -> None:
 
 def announce(account: Account, start: datetime | None, end: datetime | None, *, now: datetime) -> None:
     """Set the window that the customer is told, or with None twice take it back."""
-    values = {"window_from": start, "window_to": end, "updated_at": now}
-    Summary.objects.update_or_create(account=account, defaults=values)
+    announce_all([(account, start, end)], now=now)
+
+
+def announce_all(told: list[tuple[Account, datetime | None, datetime | None]], *, now: datetime) -> None:
+    """`announce` for many accounts, by sets."""
+    Summary.objects.bulk_create(
+        (Summary(account=account, window_from=start, window_to=end, updated_at=now) for account, start, end in told),
+        batch_size=2000,
+        update_conflicts=True,
+        unique_fields=["account"],
+        update_fields=["window_from", "window_to", "updated_at"],
+    )
 
 
 def shown(account: Account, before: Summary) -> tuple[Run | None, str]:
