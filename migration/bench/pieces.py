@@ -13,7 +13,9 @@ from django.conf import settings
 from migration.bench import meter
 from migration.bench.build import Built
 from migration.bench.server import Scratch, connected
+from migration.states import RunMode
 
+OTHERS = (2, 3, 4, 5)  # organisations of the data's smaller accounts that the forecast is fitted to, and tried on
 ORM_ROWS = 30_000  # enough to tell a rate; all of them would take minutes
 Result = dict[str, Any]
 
@@ -83,10 +85,14 @@ class Bench:
     def repeat(self) -> None:
         """Every piece once, one after another, so that what disturbs the machine disturbs all of them."""
         self.fresh()
+        self.moved("dry run", mode=RunMode.DRY_RUN)
+        self.fresh()
         self.moved("pipeline")
         if "finished" not in self.scratch.names:
             self.scratch.create("finished", "cdp")
         self.moved("second run")
+        self.fresh()
+        self.measure("other accounts", "others", {"chunk_size": self.chunk_size, "organisations": OTHERS})
         self.fresh()
         self.measure("floor", "floor", {"chunk_size": self.chunk_size, "live_since": self.built.live_since})
         self.fresh()
@@ -98,9 +104,9 @@ class Bench:
         self.fresh()
         self.measure("Django ORM", "orm", {"finished": self.scratch.of("finished"), "rows": min(ORM_ROWS, self.built.activities)})
 
-    def moved(self, piece: str, workers: int = 1, *, timed: bool = False) -> None:
+    def moved(self, piece: str, workers: int = 1, *, timed: bool = False, mode: RunMode = RunMode.PRODUCTION) -> None:
         """A run of the whole account. Raises BenchFailed where it does not come to what the data are known to hold."""
-        found = self.measure(piece, "move", {"chunk_size": self.chunk_size, "timed": timed}, workers)
+        found = self.measure(piece, "move", {"chunk_size": self.chunk_size, "timed": timed, "mode": mode}, workers)
         wanted = ("succeeded", self.built.activities, self.built.skipped, self.built.beyond)
         if (found["state"], found["rows"], found["skipped"], found["beyond"]) != wanted:
             raise BenchFailed(

@@ -51,10 +51,19 @@ def as_json(bench: Bench, repeat: int) -> dict[str, Any]:
             for name in ("planned", "running", "verifying")
         },
         "steps": steps(bench.results["by step"]),
+        "accounts": accounts(bench.results["other accounts"]),
         "data": asdict(bench.built) | {"chunk_size": bench.chunk_size, "repeat": repeat},
         "machine": {"cores": cores} | describe(bench.scratch.url),
     }
     return found
+
+
+def accounts(results: list[Result]) -> list[dict[str, float]]:
+    """Rows and seconds of each of the smaller accounts."""
+    return [
+        {"rows": each[0]["rows"], "wall": round(median(one["cost"]["wall"] for one in each), 3)}
+        for each in zip(*(result["accounts"] for result in results), strict=True)
+    ]
 
 
 def speed(result: Result) -> float:

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from migration import accounts, ledger, revisions, runs, steps
-from migration.bench import floor, timers
+from migration.bench import estate, floor, timers
 from migration.bench.build import ORGANISATION
 from migration.bench.meter import Meter
 from migration.bench.server import connected
@@ -38,24 +38,50 @@ def prepare(options: Options, clock: Meter) -> Work:
 
 
 def move(options: Options, clock: Meter) -> Work:
-    """A production run of the measured account, or a share of one where another process works on it too, as any worker does it."""
-    wish = runs.Wish(Account.objects.get(crm_organization_id=ORGANISATION), RunMode.PRODUCTION, options["chunk_size"])
-    owner = f"bench-{uuid4()}"
+    """A run of the measured account, or a share of one where another process works on it too, as any worker does it."""
+    wish = wished(ORGANISATION, options)
 
     def work() -> dict[str, Any]:
         with timers.installed(options.get("timed", False)) as by_step:
-            run = runs.start(wish, by="bench", now=timezone.now())
-            phases: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-            while run.state not in FINISHED:
-                state, begun = run.state, clock.read()
-                if steps.step(run, owner=owner) == steps.Step.WAITING:
-                    time.sleep(0.1)  # each look costs CPU, which would be counted as work
-                run.refresh_from_db()
-                for name, spent in clock.read().since(begun).items():
-                    phases[state][name] += spent or 0.0
+            run, phases = worked_through(wish, clock)
         return {"phases": phases, "steps": by_step} | story(run)
 
     return work
+
+
+def others(options: Options, clock: Meter) -> Work:
+    """Runs of other, smaller accounts, one after another, each with its own time."""
+    wishes = [wished(organisation, options) for organisation in options["organisations"]]
+
+    def work() -> dict[str, Any]:
+        found = []
+        for wish in wishes:
+            begun = clock.read()
+            run, _ = worked_through(wish, clock)
+            found.append(story(run) | {"cost": clock.read().since(begun)})
+        return {"rows": sum(each["rows"] for each in found), "accounts": found}
+
+    return work
+
+
+def wished(organisation: int, options: Options) -> runs.Wish:
+    mode = RunMode(options.get("mode", RunMode.PRODUCTION))
+    return runs.Wish(Account.objects.get(crm_organization_id=organisation), mode, options["chunk_size"])
+
+
+def worked_through(wish: runs.Wish, clock: Meter) -> tuple[Run, dict[str, dict[str, float]]]:
+    """The run at its end, and what each of its phases cost."""
+    owner = f"bench-{uuid4()}"
+    run = runs.start(wish, by="bench", now=timezone.now())
+    phases: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    while run.state not in FINISHED:
+        state, begun = run.state, clock.read()
+        if steps.step(run, owner=owner) == steps.Step.WAITING:
+            time.sleep(0.1)  # each look costs CPU, which would be counted as work
+        run.refresh_from_db()
+        for name, spent in clock.read().since(begun).items():
+            phases[state][name] += spent or 0.0
+    return run, phases
 
 
 def story(run: Run) -> dict[str, Any]:
@@ -101,4 +127,12 @@ def orm(options: Options, clock: Meter) -> Work:
     return lambda: {"rows": copy_rows(options["finished"], options["rows"])}
 
 
-TASKS: dict[str, Callable[[Options, Meter], Work]] = {"prepare": prepare, "move": move, "floor": floor.floor, "anchor": anchor, "orm": orm}
+TASKS: dict[str, Callable[[Options, Meter], Work]] = {
+    "prepare": prepare,
+    "move": move,
+    "others": others,
+    "floor": floor.floor,
+    "anchor": anchor,
+    "orm": orm,
+    "estate": estate.estate,
+}

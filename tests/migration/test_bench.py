@@ -16,7 +16,7 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from migration import accounts, attempts, chunks, ledger, links, reconcile, revisions, runs, steps, worlds
-from migration.bench import build, pieces, policy, server
+from migration.bench import build, forecast, pieces, policy, server, shapes
 from migration.crm import Crm
 from migration.management.commands import bench as command
 from migration.models import Account, Chunk, Run
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 ROWS = 3000
 STATEMENTS = {"crm": 5, "cdp": 11}  # of a chunk, whatever its size; server-side cursors are not counted
 ROWS_TO_A_LOOK_UP = 1000  # of CRM users, where a batch has new ones
-PIECES = {"pipeline", "second run", "floor", "anchor", "two workers", "by step", "Django ORM"}
+PIECES = {"dry run", "pipeline", "second run", "other accounts", "floor", "anchor", "two workers", "by step", "Django ORM"}
 
 
 def scratch_databases(postgres: str) -> list[str]:
@@ -53,16 +53,37 @@ def test_one_object_with_every_figure_and_nothing_left(postgres):
     found = json.loads(out.getvalue())
     assert found.keys() == {
         "ratio_to_floor", "cpu_ratio_to_floor", "ratio_to_anchor", "floor_to_anchor", "two_workers_to_one", "one_worker_uses", "last_tenth_to_first",
-        "second_run_to_first", "verification_share", "peak_megabytes", "judge_by", "goals", "pieces", "phases", "steps", "data", "machine",
+        "second_run_to_first", "verification_share", "peak_megabytes", "judge_by", "goals", "pieces", "phases", "steps", "accounts", "data", "machine",
     }  # fmt: skip
     assert found["pieces"].keys() == PIECES
     assert found["ratio_to_floor"] > 0 and found["cpu_ratio_to_floor"] > 0 and 20 < found["peak_megabytes"] < 150
-    loaded = {name: piece["rows"] for name, piece in found["pieces"].items()}
+    loaded = {name: piece["rows"] for name, piece in found["pieces"].items() if name != "other accounts"}
     assert set(loaded.values()) == {found["data"]["activities"], found["data"]["activities"] + found["data"]["skipped"]}
     assert loaded["floor"] == found["data"]["activities"] + found["data"]["skipped"], "the floor loads what changed nothing too"
     assert {"extract", "resolve", "map actors", "map categories", "enrich", "load", "verify chunk"} <= found["steps"].keys()
     assert found["goals"][0]["key"] == "ratio_to_floor"
+    assert sum(each["rows"] for each in found["accounts"]) == found["pieces"]["other accounts"]["rows"] > 100
+    assert set(forecast.errors(found)) and forecast.fitted(found).each >= 0, "the forecast reads it"
     assert scratch_databases(postgres) == before
+
+
+def test_a_shape_is_moved_whole(postgres):
+    out, before = StringIO(), scratch_databases(postgres)
+    call_command("bench", shape=["wide-deal"], share=0.002, chunk_size=3000, server=postgres, json=True, stdout=out, stderr=StringIO())
+    found = json.loads(out.getvalue())["wide-deal"]
+    assert found["activities"] == shapes.SHAPES["wide-deal"].scaled(0.002).activities == 500 + 500 * 21
+    assert found["chunks"] >= 3 and 20 < found["peak_megabytes"] < 150
+    assert scratch_databases(postgres) == before
+
+
+def test_what_an_estate_asks_of_the_console_is_counted_not_timed(postgres):
+    """Of thousands of accounts each act takes as many queries as of some: a regression here would be hours at 20,000."""
+    counts = []
+    for number in (50, 500):
+        out = StringIO()
+        call_command("bench", estate=number, server=postgres, json=True, stdout=out, stderr=StringIO())
+        counts.append({name.replace(str(number), "all"): each["queries"] for name, each in json.loads(out.getvalue()).items()})
+    assert counts[0] == counts[1]
 
 
 def test_a_role_that_may_not_create_databases_is_refused_in_words(postgres):

@@ -1,3 +1,4 @@
+import functools
 import signal
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from calm_console.demo import stand_ins
-from migration.bench import build, pieces, report, server
+from migration.bench import build, pieces, report, server, shapes
 from migration.doors import Misconfigured
 from migration.management.output import Output
 
@@ -33,6 +34,19 @@ class Command(BaseCommand):
         parser.add_argument(
             "--chunk-size", type=positive, default=settings.CHUNK_SIZE, metavar="N", help="audits to a chunk (default: CHUNK_SIZE)"
         )
+        parser.add_argument(
+            "--shape",
+            choices=shapes.SHAPES,
+            nargs="+",
+            metavar="SHAPE",
+            help=f"instead: move one account of each shape, and nothing beside it: {', '.join(shapes.SHAPES)}",
+        )
+        parser.add_argument(
+            "--estate", type=positive, metavar="N", help="instead: what so many accounts ask of the console: sync, a batch's beat, pages"
+        )
+        parser.add_argument(
+            "--share", type=float, default=1.0, metavar="S", help="of a shape's audits, where all would take too long (default: 1.0)"
+        )
         parser.add_argument("--server", metavar="URL", help="a PostgreSQL where the role may create databases (default: DATABASE_URL's)")
         parser.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
 
@@ -40,13 +54,13 @@ class Command(BaseCommand):
         out = Output(self, options["json"])
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on the way out the scratch databases are dropped
         try:
-            found = measured(options, out)
+            found = estate(options, out) if options["estate"] else shaped(options, out) if options["shape"] else measured(options, out)
         except Misconfigured as error:
             raise CommandError(str(error), returncode=2) from error
         except pieces.BenchFailed as error:
             raise CommandError(str(error)) from error
         out.json(found)
-        for line in report.in_words(found):
+        for line in in_words(found) if options["shape"] or options["estate"] else report.in_words(found):
             out.line(line)
 
 
@@ -69,6 +83,41 @@ def measured(options: dict[str, Any], out: Output) -> dict[str, Any]:
                 out.aside(f"Round {number} of {options['repeat']}")
                 bench.repeat()
             return report.as_json(bench, options["repeat"])
+
+
+def shaped(options: dict[str, Any], out: Output) -> dict[str, Any]:
+    """Each shape in scratch databases of its own."""
+    found = {}
+    for name in options["shape"]:
+        shape = shapes.SHAPES[name].scaled(options["share"])
+        out.aside(f"{name}: building {shape.activities:,} activities, {shape.others:,} audits of others")
+        with server.scratch(server.chosen(options["server"])) as scratch, tempfile.TemporaryDirectory() as folder:
+            with usman(build.users_file(Path(folder))) as url:
+                bench_of = functools.partial(pieces.Bench, scratch, usman=url, chunk_size=options["chunk_size"], say=out.aside)
+                found[name] = shapes.measured(scratch, shape, bench_of)
+    return found
+
+
+def estate(options: dict[str, Any], out: Output) -> dict[str, Any]:
+    """Many accounts without any history."""
+    with server.scratch(server.chosen(options["server"])) as scratch:
+        built = build.build(scratch, 100, now=timezone.now())
+        bench = pieces.Bench(scratch, built, "http://127.0.0.1:1", options["chunk_size"], out.aside)
+        bench.prepare()
+        bench.fresh()
+        return bench.measure("estate", "estate", {"accounts": options["estate"]})["estate"]
+
+
+def in_words(found: dict[str, Any]) -> Iterator[str]:
+    if "first sync" in found:
+        yield from (f"{each['seconds']:>8.3f} s {each['queries']:>6} queries  {name}" for name, each in found.items())
+        return
+    yield f"{'shape':14} {'activities':>10} {'chunks':>6} {'seconds':>8} {'µs/row':>7} {'CPU µs':>7} {'last/first':>10} {'peak MB':>8}"
+    for name, each in found.items():
+        yield (
+            f"{name:14} {each['activities']:>10,} {each['chunks']:>6} {each['wall']:>8.1f} {each['wall_us_per_row']:>7.1f} "
+            f"{each['cpu_us_per_row']:>7.1f} {each['last_tenth_to_first']:>10.2f} {each['peak_megabytes']:>8.0f}"
+        )
 
 
 @contextmanager
