@@ -1,6 +1,7 @@
 """What people ask of a batch, and every move of its state and of its accounts' states: the only writer of both, but for the planning."""
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -192,7 +193,7 @@ def announce(item: BatchItem, start: datetime | None, end: datetime | None, *, n
     announce_all([(item, start, end)], now=now)
 
 
-def announce_all(told: list[tuple[BatchItem, datetime | None, datetime | None]], *, now: datetime) -> None:
+def announce_all(told: Sequence[tuple[BatchItem, datetime | None, datetime | None]], *, now: datetime) -> None:
     """The window of each customer; by sets, since a batch may have thousands."""
     for item, start, end in told:
         item.expected_from, item.expected_to = start, end

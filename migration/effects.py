@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from django.conf import settings
 
-from migration import budget, links, runs, watermark, worlds
+from migration import budget, links, ours, runs, watermark, worlds
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
@@ -23,7 +23,7 @@ from migration.models import Account, MappingRevision, Run
 from migration.people import People
 from migration.pipeline.flow import Work, World, mapped
 from migration.pipeline.rows import RowWriter
-from migration.reconcile import Batch, batches, our_keys
+from migration.reconcile import Batch, batches
 from migration.states import RunMode
 from migration.usman import Usman
 
@@ -101,7 +101,7 @@ def effect(account: Account, documents: tuple[object, object], doors: Doors, *, 
         pulse()
         before = outlooks(before_world, batch) if before_world else {}
         after = outlooks(after_world, batch)
-        loaded = our_keys(after_world, batch)
+        loaded = ours.keys(after_world.cdp, after_world.account_id, batch.claims)
         for key in sorted(before.keys() | after.keys()):
             compare(key, before.get(key), after.get(key), key in loaded, found)
     return found

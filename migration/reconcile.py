@@ -12,27 +12,24 @@ from uuid import UUID
 
 from psycopg import sql
 
-from migration import boundary
+from migration import boundary, ours
 from migration.boundary import Boundary, Near
 from migration.ledger import Ledger
 from migration.models import QuarantinedCandidate, Run, Waiver
+from migration.ours import Key
 from migration.pipeline.flow import World, remap
 from migration.pipeline.queries import occurred_at
-from migration.pipeline.rows import row_id
 from migration.planning import before, sources
 
 PERSONS_AT_ONCE = 500
 AUDITS_AT_ONCE = 200_000  # their ids are held as text, the source's and ours: some 7 MB
 SAMPLE = 1000
 EXAMPLES = 10
-HIGHEST_PERSON = (1 << 48) - 1  # the highest that a row id can carry
 EMPTY = {  # an audited_changes that says nothing changed, as the column's type writes it
     "jsonb": "a.audited_changes = '{}'",
     "json": r"a.audited_changes::text ~ '^\s*\{\s*\}\s*$'",
     "text": r"a.audited_changes ~ '^---\s+(!\S+\s+)?\{\s*\}\s*(\.\.\.\s*)?$'",
 }
-
-Key = tuple[int, int]  # CRM person id, audit id
 
 
 @dataclass
@@ -41,6 +38,7 @@ class Verification:
 
     candidates: int = 0  # counted afresh on the source
     accounted: int = 0  # of them, how many the ledger has
+    rows: int = 0  # of ours, of people whom the account has
     missing: int = 0  # candidates with no row, no live row and no other outcome
     sampled: int = 0
     differing: int = 0  # sampled rows that are not what mapping them again gives
@@ -83,12 +81,20 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
         if run.writes:
             found.lacking += look_closely(source, batch, world, aside, found)
     if run.writes:
+        found.stale_keys += strays(run, world, ledger, found)
         found.missing = len(found.lacking)
         for person, audit in found.lacking[:EXAMPLES]:
             found.example(f"audit {audit} of CRM person {person} has no row and no other outcome")
         map_again(sample.chosen, world, found)
     found.agrees = not found.missing and not found.differing and found.candidates == found.accounted
     return found, seams
+
+
+def strays(run: Run, world: World, ledger: Ledger, found: Verification) -> list[Key]:
+    """Rows of ours whose person left the account. Not looked for where there can be none: all that the account's one run loaded was found."""
+    if ours.runs_of(world.cdp, run.account) == {run.uuid} and found.rows == ledger.written + ledger.corrected + ledger.unchanged:
+        return []
+    return ours.strays(world.cdp, run.account)
 
 
 @dataclass(frozen=True)
@@ -101,15 +107,13 @@ class Batch:
 
 
 def batches(world: World, ends: Iterable[int] = ()) -> Iterator[Batch]:
-    """The whole space of person ids without a gap, some hundred persons at a time: rows whose person left the account are found too.
-
-    A batch ends at the latest with one of `ends`, ascending.
-    """
+    """Some hundred of the account's persons at a time; a batch ends at the latest with one of `ends`."""
     persons = world.cdp.persons(world.account_id)
-    cuts = {*persons[PERSONS_AT_ONCE - 1 :: PERSONS_AT_ONCE], *ends}
-    lasts = sorted(last for last in cuts if persons and last < persons[-1])
+    lasts = (
+        {*persons[PERSONS_AT_ONCE - 1 :: PERSONS_AT_ONCE], *persons[-1:], *(end for end in ends if end < persons[-1])} if persons else ()
+    )
     first = 0
-    for last in [*lasts, max([HIGHEST_PERSON, *persons[-1:]])]:
+    for last in sorted(lasts):
         yield Batch(first, last, world.cdp.contacts(world.account_id, first, last))
         first = last + 1
 
@@ -129,7 +133,7 @@ class Told(NamedTuple):
     """What the source tells of one person."""
 
     number: int  # candidates
-    ids: str  # of those that change something, ascending, as `our_ids` writes them
+    ids: str  # of those that change something, ascending, as `ours.of_persons` writes them
     near: list[Near]  # audits for the boundary audit, candidates or not
 
 
@@ -155,35 +159,22 @@ def source_ids(world: World, persons: list[int]) -> dict[int, Told]:
     }
 
 
-def our_ids(world: World, batch: Batch) -> dict[int, str]:
-    """Person -> the audits of the account's rows of ours, ascending: the lower half of each row's id, in hexadecimal."""
-    query = """SELECT ('x' || encode(person, 'hex'))::bit(48)::bigint, string_agg(encode(audit, 'hex'), ',' ORDER BY audit)
-               FROM (SELECT substring(uuid_send(id) FOR 6) AS person, substring(uuid_send(id) FROM 9) AS audit FROM contact_activity_logs
-                     WHERE id BETWEEN %s AND %s AND account_id = %s AND origin = 'crm_migration') ours GROUP BY person"""
-    return dict(world.cdp.rows(query, limits(batch, world)))
-
-
 def look_closely(source: dict[int, Told], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
     """Where a person's candidates are not exactly our rows, see key by key what is missing, stale, live, or has another outcome."""
-    ours = our_ids(world, batch)
+    there = ours.of_persons(world.cdp, world.account_id, batch.claims)
+    found.rows += sum(ids.count(",") + 1 for ids in there.values())
     doubtful = [
-        person for person in source.keys() | ours.keys() if ours.get(person, "") != (source[person].ids if person in source else "")
+        person for person in source.keys() | there.keys() if there.get(person, "") != (source[person].ids if person in source else "")
     ]
     if not doubtful:
         return []
-    keys = source_keys(world, [person for person in doubtful if person in batch.claims])
-    rows = {(person, audit_of(text)) for person in doubtful for text in ours.get(person, "").split(",") if text}
-    return compare(keys, rows, batch, world, aside, found)
+    rows = {(person, ours.audit_of(text)) for person in doubtful for text in there.get(person, "").split(",") if text}
+    return compare(source_keys(world, doubtful), rows, batch, world, aside, found)
 
 
 def less(ids: str, person: int, aside: set[Key]) -> str:
     """A person's ids without those that have another outcome."""
-    return ",".join(text for text in ids.split(",") if text and (person, audit_of(text)) not in aside)
-
-
-def audit_of(text: str) -> int:
-    """The audit id of a row's lower half."""
-    return int(text, 16) & ((1 << 62) - 1)
+    return ",".join(text for text in ids.split(",") if text and (person, ours.audit_of(text)) not in aside)
 
 
 def nothing_changed(world: World) -> sql.Composed:
@@ -206,34 +197,14 @@ def source_keys(world: World, persons: list[int]) -> dict[Key, bool]:
     }
 
 
-def compare(source: dict[Key, bool], ours: set[Key], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
+def compare(source: dict[Key, bool], rows: set[Key], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
     """The candidates that have neither a row of ours, nor a live one, nor another outcome; rows beyond them are counted as stale."""
-    found.stale_keys += sorted(ours - source.keys())
-    open_keys = [key for key, empty in source.items() if not empty and key not in ours and key not in aside]
+    found.stale_keys += sorted(rows - source.keys())
+    open_keys = [key for key, empty in source.items() if not empty and key not in rows and key not in aside]
     if not open_keys:
         return []
     live = live_keys(world, batch.claims)
     return [key for key in open_keys if key not in live]
-
-
-def our_keys(world: World, batch: Batch) -> set[Key]:
-    """Keys of the account's rows of ours in the batch's range, read off their ids."""
-    query = """SELECT id FROM contact_activity_logs
-               WHERE id BETWEEN %s AND %s AND account_id = %s AND origin = 'crm_migration'"""
-    return {key_of(row[0]) for row in world.cdp.rows(query, limits(batch, world))}
-
-
-def limits(batch: Batch, world: World) -> tuple[UUID, UUID, UUID]:
-    """The lowest and the highest id that a row of the batch can have, and the account."""
-    return (
-        UUID(row_id(min(batch.first, HIGHEST_PERSON), 0)),
-        UUID(row_id(min(batch.last, HIGHEST_PERSON), (1 << 62) - 1)),
-        world.account_id,
-    )
-
-
-def key_of(identifier: UUID) -> Key:
-    return identifier.int >> 80, identifier.int & ((1 << 62) - 1)
 
 
 def live_keys(world: World, claims: dict[int, list[str]]) -> set[Key]:
@@ -280,7 +251,7 @@ class Sampler:
         if self.next < self.seen + number:
             each = ids.split(",")
             while self.next < self.seen + number:
-                self.take((person, audit_of(each[self.next - self.seen])))
+                self.take((person, ours.audit_of(each[self.next - self.seen])))
         self.seen += number
 
     def take(self, key: Key) -> None:

@@ -4,6 +4,7 @@ Only production runs count. The customer sees the latest of them, but for this: 
 until that run ends. A run that tries its quarantined candidates again stays partial meanwhile.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -71,7 +72,7 @@ def announce(account: Account, start: datetime | None, end: datetime | None, *, 
     announce_all([(account, start, end)], now=now)
 
 
-def announce_all(told: list[tuple[Account, datetime | None, datetime | None]], *, now: datetime) -> None:
+def announce_all(told: Sequence[tuple[Account, datetime | None, datetime | None]], *, now: datetime) -> None:
     """`announce` for many accounts, by sets."""
     Summary.objects.bulk_create(
         (Summary(account=account, window_from=start, window_to=end, updated_at=now) for account, start, end in told),

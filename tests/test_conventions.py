@@ -32,7 +32,7 @@ LAYERS = (
     ("migration.logins",),
     ("migration.pipeline",),
     ("migration.link_source",),
-    ("migration.links",),
+    ("migration.links", "migration.ours"),
     ("migration.ledger", "migration.planning", "migration.progress"),
     ("migration.boundary", "migration.reconcile", "migration.reports", "migration.worlds"),
     ("migration.summaries", "migration.tallies"),

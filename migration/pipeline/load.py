@@ -42,10 +42,15 @@ SAME = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, 
 # whatever its statistics say: they lag behind while a table is being filled.
 STANDING = "LEFT JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id = s.id OFFSET 0) t ON true"
 
-STAGED_RANGE = "(SELECT id FROM calm_staging ORDER BY id LIMIT 1) AND (SELECT id FROM calm_staging ORDER BY id DESC LIMIT 1)"
+# For each person the lowest and the highest staged id: what lies between the ids of two persons is mostly other accounts'.
+SPANS = "CREATE TEMP TABLE IF NOT EXISTS calm_spans (low uuid NOT NULL, high uuid NOT NULL)"
+FILL_SPANS = """
+    INSERT INTO calm_spans SELECT min(id::text COLLATE "C")::uuid, max(id::text COLLATE "C")::uuid
+    FROM calm_staging GROUP BY substring(uuid_send(id) FOR 6)"""
+IN_SPANS = "calm_spans CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id BETWEEN low AND high OFFSET 0) t"
 
-# Whether any row stands in the range of the staged ids: in a first load none does, and no row need be looked for.
-OCCUPIED = f"SELECT EXISTS (SELECT FROM contact_activity_logs WHERE id BETWEEN {STAGED_RANGE})"  # noqa: S608 - constants only
+# Whether any row stands where staged ones belong: in a first load none does, and no row need be looked for.
+OCCUPIED = f"SELECT EXISTS (SELECT FROM {IN_SPANS})"  # noqa: S608 - constants only
 NOTHING = "CROSS JOIN (SELECT NULL::uuid AS id, NULL::text AS category) t"
 
 # The outcome of each staged row that is not simply new. A live row holds the audit; or one without an audit id is so close behind that it
@@ -126,13 +131,14 @@ def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, waived: 
     Raises Unstorable where jsonb refuses a value; then nothing is staged.
     """
     with translated("CDP_DATABASE_URL"):
-        cdp.connection.execute(f"{STAGING}; {VERDICT}; TRUNCATE calm_staging")
+        cdp.connection.execute(f"{STAGING}; {SPANS}; {VERDICT}; TRUNCATE calm_staging, calm_spans, calm_verdict")
         try:
             with cdp.connection.cursor().copy(f"COPY calm_staging ({', '.join(COLUMNS)}) FROM STDIN") as copy:
                 for block in blocks(lines(candidates, writer, waived, receipt)):
                     copy.write(block)
         except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
             raise Unstorable(type(error).__name__) from error
+        cdp.connection.execute(FILL_SPANS)
     return receipt
 
 
@@ -235,7 +241,6 @@ def foresee(cdp: Cdp, target: Target, receipt: Receipt) -> Receipt:
 
 def classify(connection: psycopg.Connection, target: Target, receipt: Receipt) -> int:
     """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind; how many this very run wrote before."""
-    connection.execute("TRUNCATE calm_verdict")
     occupied = connection.execute(OCCUPIED).fetchone() == (True,)
     connection.execute(CLASSIFY_STANDING if occupied else CLASSIFY_NEW, target.names)
     counted = connection.execute(COUNT).fetchall()

@@ -1,20 +1,18 @@
 """Reconciler, chunk by chunk: reads back what was committed and compares count and digests with those of what was mapped."""
 
 from migration.cdp import Cdp
-from migration.pipeline.load import OUTCOME, STAGED, STAGED_RANGE, STANDING, Target
+from migration.pipeline.load import IN_SPANS, OUTCOME, STAGED, STANDING, Target
 from migration.pipeline.problems import RowsDisagree
 from migration.pipeline.records import Receipt
 from migration.pipeline.rows import DIGEST_SQL
 
 LOADED = f"{OUTCOME} IN ('written', 'corrected', 'unchanged', 'own')"
 
-# Number and digest, whatever the order, of what was mapped and of what stands in the range of its ids: read as it lies, with no look by key.
-# OFFSET 0 keeps the planner from the index on run_id, which it takes for the better one while its statistics lag behind.
+# Number and digest, whatever the order, of what was mapped and of what stands in the spans of its ids: read as it lies, with no look by key.
 MAPPED = f"SELECT count(*), bit_xor(uuid_hash_extended(s.digest, 0)) FROM {STAGED} WHERE {LOADED}"  # noqa: S608 - constants only
 COMMITTED = f"""
     SELECT count(*), bit_xor(uuid_hash_extended({DIGEST_SQL}, 0))
-    FROM (SELECT * FROM contact_activity_logs WHERE id BETWEEN {STAGED_RANGE} OFFSET 0) t
-    WHERE t.account_id = %s AND t.origin = 'crm_migration' AND t.run_id IS NOT NULL"""  # noqa: S608 - constants only
+    FROM {IN_SPANS} WHERE t.account_id = %s AND t.origin = 'crm_migration' AND t.run_id IS NOT NULL"""  # noqa: S608 - constants only
 AT_ONCE = f"SELECT m.*, c.* FROM ({MAPPED}) m, ({COMMITTED}) c"  # noqa: S608 - constants only
 
 # The same row by row: where rows of ours lie between that are candidates no more, or where something is wrong.

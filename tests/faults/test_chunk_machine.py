@@ -15,7 +15,7 @@ from migration import chunks, fences, runs, steps
 from migration.cdp import Cdp
 from migration.chunks import LeaseLost
 from migration.models import Account, Chunk, Run
-from migration.pipeline.load import STAGING, VERDICT, Target, load
+from migration.pipeline.load import SPANS, STAGING, VERDICT, Target, load
 from migration.pipeline.problems import Fenced
 from migration.pipeline.records import Receipt
 from migration.states import ChunkState, RunMode
@@ -180,7 +180,7 @@ def target_of(chunk: Chunk) -> Target:
 def cdp(console) -> Iterator[Cdp]:
     """A session at the CDP with nothing staged."""
     with closing(Cdp()) as cdp:
-        cdp.connection.execute(f"{STAGING}; {VERDICT}")
+        cdp.connection.execute(f"{STAGING}; {SPANS}; {VERDICT}")
         yield cdp
 
 
