@@ -1,5 +1,6 @@
 """What is timed, each in processes of its own and on databases that are fresh for it."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from migration.bench.server import Scratch, connected
 from migration.states import RunMode
 
 OTHERS = (2, 3, 4, 5)  # organisations of the data's smaller accounts that the forecast is fitted to, and tried on
-ORM_ROWS = 30_000  # enough to tell a rate; all of them would take minutes
+SLOW_ROWS = 30_000  # of the ORM and dlt: enough to tell a rate; all of them would take minutes
 Result = dict[str, Any]
 
 
@@ -102,7 +103,11 @@ class Bench:
         self.fresh()
         self.moved("by step", timed=True)
         self.fresh()
-        self.measure("Django ORM", "orm", {"finished": self.scratch.of("finished"), "rows": min(ORM_ROWS, self.built.activities)})
+        some = {"finished": self.scratch.of("finished"), "rows": min(SLOW_ROWS, self.built.activities)}
+        self.measure("Django ORM", "orm", some)
+        if importlib.util.find_spec("dlt"):
+            self.fresh()
+            self.measure("dlt", "dlt", some)
 
     def moved(self, piece: str, workers: int = 1, *, timed: bool = False, mode: RunMode = RunMode.PRODUCTION) -> None:
         """A run of the whole account. Raises BenchFailed where it does not come to what the data are known to hold."""

@@ -127,6 +127,13 @@ def orm(options: Options, clock: Meter) -> Work:
     return lambda: {"rows": copy_rows(options["finished"], options["rows"])}
 
 
+def dlt(options: Options, clock: Meter) -> Work:
+    """Finished rows by dlt: dicts here, append there."""
+    from migration.bench.plain_dlt import copy_rows
+
+    return lambda: {"rows": copy_rows(options["finished"], settings.CDP_DATABASE_URL, options["rows"])}
+
+
 TASKS: dict[str, Callable[[Options, Meter], Work]] = {
     "prepare": prepare,
     "move": move,
@@ -134,5 +141,6 @@ TASKS: dict[str, Callable[[Options, Meter], Work]] = {
     "floor": floor.floor,
     "anchor": anchor,
     "orm": orm,
+    "dlt": dlt,
     "estate": estate.estate,
 }

@@ -3,7 +3,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from calm_console.demo import stand_ins
-from migration.bench import build, pieces, report, server, shapes
+from migration.bench import build, locality, pieces, report, server, shapes
 from migration.doors import Misconfigured
 from migration.management.output import Output
 
@@ -45,6 +45,9 @@ class Command(BaseCommand):
             "--estate", type=positive, metavar="N", help="instead: what so many accounts ask of the console: sync, a batch's beat, pages"
         )
         parser.add_argument(
+            "--ids", type=positive, metavar="N", help="instead: what the order of ids costs, in tables that grow to so many rows"
+        )
+        parser.add_argument(
             "--share", type=float, default=1.0, metavar="S", help="of a shape's audits, where all would take too long (default: 1.0)"
         )
         parser.add_argument("--server", metavar="URL", help="a PostgreSQL where the role may create databases (default: DATABASE_URL's)")
@@ -54,13 +57,13 @@ class Command(BaseCommand):
         out = Output(self, options["json"])
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on the way out the scratch databases are dropped
         try:
-            found = estate(options, out) if options["estate"] else shaped(options, out) if options["shape"] else measured(options, out)
+            found = chosen(options)(options, out)
         except Misconfigured as error:
             raise CommandError(str(error), returncode=2) from error
         except pieces.BenchFailed as error:
             raise CommandError(str(error)) from error
         out.json(found)
-        for line in in_words(found) if options["shape"] or options["estate"] else report.in_words(found):
+        for line in report.in_words(found) if "pieces" in found else in_words(found):
             out.line(line)
 
 
@@ -69,6 +72,10 @@ def positive(text: str) -> int:
     if number < 1:
         raise ValueError(text)
     return number
+
+
+def chosen(options: dict[str, Any]) -> Callable[[dict[str, Any], Output], dict[str, Any]]:
+    return next((measure for name, measure in (("shape", shaped), ("estate", estate), ("ids", ids)) if options[name]), measured)
 
 
 def measured(options: dict[str, Any], out: Output) -> dict[str, Any]:
@@ -108,16 +115,15 @@ def estate(options: dict[str, Any], out: Output) -> dict[str, Any]:
         return bench.measure("estate", "estate", {"accounts": options["estate"]})["estate"]
 
 
-def in_words(found: dict[str, Any]) -> Iterator[str]:
-    if "first sync" in found:
-        yield from (f"{each['seconds']:>8.3f} s {each['queries']:>6} queries  {name}" for name, each in found.items())
-        return
-    yield f"{'shape':14} {'activities':>10} {'chunks':>6} {'seconds':>8} {'µs/row':>7} {'CPU µs':>7} {'last/first':>10} {'peak MB':>8}"
-    for name, each in found.items():
-        yield (
-            f"{name:14} {each['activities']:>10,} {each['chunks']:>6} {each['wall']:>8.1f} {each['wall_us_per_row']:>7.1f} "
-            f"{each['cpu_us_per_row']:>7.1f} {each['last_tenth_to_first']:>10.2f} {each['peak_megabytes']:>8.0f}"
-        )
+def ids(options: dict[str, Any], out: Output) -> dict[str, Any]:
+    with server.scratch(server.chosen(options["server"])) as scratch:
+        return locality.measured(scratch, options["ids"], out.aside)
+
+
+def in_words(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """A line for each thing measured."""
+    for name, figures in found.items():
+        yield f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in figures.items())
 
 
 @contextmanager
