@@ -1,7 +1,7 @@
 """Real servers for the tests: databases of their own on the embedded PostgreSQL, or on DATABASE_URL's server where that is set.
 
 The CRM and the CDP are loaded once into template databases; a test that asks for `systems` gets copies of its own, reached by roles
-that have the documented grants and nothing else.
+that calm_console/roles/ makes, with its grants and nothing else. The console itself works by the role that is not its tables' owner.
 """
 
 import os
@@ -15,7 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-ROLES = {"crm": "calm_test_reader", "cdp": "calm_test_cdp"}
+from calm_console import roles
+
+ROLES = {"crm": "calm_test_reader", "cdp": "calm_test_cdp", "console": "calm_test_console"}
 PASSWORD = "calm-test"
 SEEDED = ("gates_gate", "gates_milestone", "auth_group", "auth_group_permissions", "auth_permission", "django_content_type")
 RECORDS = ("migration_event", "migration_mappingrevision", "gates_evidence", "gates_signoff")
@@ -75,6 +77,24 @@ def django_db_modify_db_settings() -> None:
     operations.sql_flush = emptying_all_but_the_seeds  # type: ignore[method-assign]
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(postgres, django_db_setup, django_db_blocker) -> Iterator[None]:
+    """Once its tables are made, the console works by the role of console.sql that does not own them."""
+    from django.db import connection
+
+    options = connection.settings_dict["OPTIONS"]
+    before = options["options"]
+    with django_db_blocker.unblock():
+        with connection.cursor() as cursor:
+            roles.grant(cursor.connection, "console", role=ROLES["console"], owner=cursor.connection.info.user)
+        connection.close()
+        options["options"] = f"{before} -c role={ROLES['console']}"
+    yield
+    with django_db_blocker.unblock():
+        connection.close()
+    options["options"] = before  # the owner drops the database
+
+
 def emptying_all_but_the_seeds(operations: object, style: object, tables: Iterable[str], **how: bool) -> list[str]:
     """What empties the tables between tests: schema migrations seed some, which stay; records refuse it, so their triggers rest meanwhile.
 
@@ -83,8 +103,8 @@ def emptying_all_but_the_seeds(operations: object, style: object, tables: Iterab
     filled = holding_rows([table for table in tables if table not in SEEDED])
     rest = [f'ALTER TABLE "{table}" DISABLE TRIGGER USER' for table in RECORDS if table in filled]
     again = [f'ALTER TABLE "{table}" ENABLE TRIGGER USER' for table in RECORDS if table in filled]
-    # Foreign keys are checked once all is deleted; a table for which such a check is still due cannot be altered.
-    return [*rest, *(f'DELETE FROM "{table}"' for table in filled), "SET CONSTRAINTS ALL IMMEDIATE", *again]
+    # By the owner, for this transaction. Foreign keys are checked once all is deleted; a table for which such a check is still due cannot be altered.
+    return ["SET LOCAL ROLE NONE", *rest, *(f'DELETE FROM "{table}"' for table in filled), "SET CONSTRAINTS ALL IMMEDIATE", *again]
 
 
 def holding_rows(tables: list[str]) -> list[str]:
@@ -97,12 +117,15 @@ def holding_rows(tables: list[str]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def postgres() -> str:
-    """The owner's URL of the server; the two login roles exist on it."""
+    """The owner's URL of the server; the login roles exist on it."""
     url = os.environ["DATABASE_URL"]
-    for role in ROLES.values():
-        if not rows(url, "SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)):
-            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):  # another process was first
-                run_sql(url, f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name, role in ROLES.items():
+            for statement, created in roles.statements(name, role=role, owner=connection.info.user, DBNAME=connection.info.dbname):
+                if created == role:
+                    with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):  # of an earlier run on this server
+                        connection.execute(statement)
+                        connection.execute(f"ALTER ROLE {role} PASSWORD '{PASSWORD}'")
     return url
 
 
@@ -158,9 +181,8 @@ def systems(request, postgres, templates, usman_url, settings, transactional_db)
             f"DROP DATABASE IF EXISTS {names[system]} WITH (FORCE)",
             f"CREATE DATABASE {names[system]} TEMPLATE {templates[template]}",
         )
-        # Grants on the database itself do not come with a template.
-        extra = ", TEMPORARY, CREATE" if system == "cdp" else ""
-        run_sql(postgres, f"GRANT CONNECT{extra} ON DATABASE {names[system]} TO {ROLES[system]}")
+        with psycopg.connect(at(postgres, names[system])) as owner:  # grants on the database itself do not come with a template
+            roles.grant(owner, system, role=ROLES[system])
     settings.CRM_DATABASE_URL = at(postgres, names["crm"], ROLES["crm"], PASSWORD)
     settings.CDP_DATABASE_URL = at(postgres, names["cdp"], ROLES["cdp"], PASSWORD)
     settings.USMAN_URL = usman_url

