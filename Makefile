@@ -12,6 +12,8 @@ PYTHON ?=
 
 PY := .venv/bin/python
 REQUIREMENTS := requirements.txt tests/requirements.txt
+# Where tests are that take long, or disturb what they run on.
+LONG := tests/calm_console/test_packaging.py tests/faults tests/calm_console/test_roles.py tests/migration/test_restored.py
 # A copy of the requirements that are installed, written last: without it the virtualenv is taken for half made.
 STAMP := .venv/installed-requirements.txt
 
@@ -29,7 +31,7 @@ test: venv browser ## all tests
 	$(PY) -m pytest tests -n 4 --dist loadfile
 
 faults: venv ## the long suite: real processes killed, frozen and cut off (up to ten minutes)
-	$(PY) -m pytest tests/calm_console/test_packaging.py tests/faults -m "fault or not fault" -n 4 --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest $(LONG) -m "fault or not fault" -n 4 --dist loadfile --no-loadscope-reorder
 
 check: lint types drift openapi test ## lint, types, schema-migration drift, OpenAPI document, tests: what CI runs; changes no file
 

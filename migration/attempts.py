@@ -3,11 +3,12 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 from django.utils import timezone
 
-from migration import budget, chunks, runs, splitting
+from migration import budget, chunks, fences, runs, splitting
 from migration.crm import VARIABLE as CRM_VARIABLE
 from migration.doors import BrokenOff, Misconfigured, Outage, console_translated
 from migration.models import Chunk
@@ -36,8 +37,10 @@ def process(chunk: Chunk, world: World, *, owner: str) -> None:
             with chunks.heartbeat(chunk):
                 receipt = process_chunk(work_of(chunk), world)
             chunks.finish(chunk, receipt, seconds=time.monotonic() - started, now=timezone.now())
-    except (chunks.LeaseLost, Fenced):
-        log.warning("chunk %s of run %s went to another worker", chunk.number, chunk.run_id)
+    except chunks.LeaseLost:
+        went_to_another(chunk)
+    except Fenced:
+        fenced(chunk, world)
     except chunks.Unwanted:
         chunks.hand_back(chunk, "the run is to end", outage=True)
     except Outage as error:
@@ -53,6 +56,33 @@ def process(chunk: Chunk, world: World, *, owner: str) -> None:
     except Exception as error:
         log.exception("chunk %s of run %s, attempt %s", chunk.number, chunk.run_id, chunk.attempts)
         failed_attempt(chunk, error, owner=owner)
+
+
+def went_to_another(chunk: Chunk) -> None:
+    log.warning("chunk %s of run %s went to another worker", chunk.number, chunk.run_id)
+
+
+def fenced(chunk: Chunk, world: World) -> None:
+    """The CDP knows a higher token than this worker's. Where the chunk is still this worker's by the console's own word, the console's database
+    is an older copy than the CDP: it takes the token over, and the next attempt adopts what the CDP has. Raises Misconfigured where the run
+    was withdrawn since that copy.
+    """
+    token = fences.highest(world.cdp, chunk)
+    if token == fences.NO_TOKEN_IS_HIGHER:
+        with suppress(chunks.LeaseLost):
+            chunks.hand_back(chunk, "the run was withdrawn", outage=True)
+        raise Misconfigured(
+            f"{chunk.run} was withdrawn in the CDP, which this console's database, restored from an older copy, does not know: "
+            f"cancel the run, then withdraw it again."
+        )
+    try:
+        chunks.hand_back(chunk, "the CDP knew a higher token", outage=True, token=token)
+    except chunks.LeaseLost:
+        went_to_another(chunk)
+    else:
+        log.warning(
+            "chunk %s of run %s: the CDP knew a higher token than the console, whose database was restored", chunk.number, chunk.run_id
+        )
 
 
 def listener(chunk: Chunk, started: float) -> Callable[[str], None]:

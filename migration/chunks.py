@@ -229,9 +229,10 @@ def replace_quarantined(chunk: Chunk, receipt: Receipt) -> None:
     )
 
 
-def hand_back(chunk: Chunk, reason: str, *, outage: bool = False, wait: timedelta = timedelta(0)) -> None:
+def hand_back(chunk: Chunk, reason: str, *, outage: bool = False, wait: timedelta = timedelta(0), **fields: object) -> None:
     """Let go of the chunk for another try; after an outage the attempt does not count."""
-    move(chunk, ChunkState.PENDING, reason=reason, not_before=Now() + wait if wait else None, attempts=F("attempts") - (1 if outage else 0))
+    fields |= {"not_before": Now() + wait} if wait else {}
+    move(chunk, ChunkState.PENDING, reason=reason, attempts=F("attempts") - outage, **fields)
 
 
 def split(chunk: Chunk, parts: list[Part], reason: str, *, searching: bool = True) -> list[int]:

@@ -13,6 +13,8 @@ from migration.models import Chunk, Run
 from migration.pipeline.records import Receipt
 from migration.states import ChunkState
 
+NO_TOKEN_IS_HIGHER = 2**63 - 1  # of the receipts of a run that was withdrawn
+
 RAISE = """
     INSERT INTO calm.receipts AS r (chunk, run_id, account_id, token, generation)
     SELECT chunk, %(run)s, %(account)s, token, generation
@@ -53,6 +55,11 @@ def committed(cdp: Cdp, chunk: Chunk) -> Receipt | None:
         return None
     generation, receipt = raised(cdp, chunk.run, [chunk])[0]
     return Receipt.from_json(receipt) if receipt and generation == chunk.generation else None
+
+
+def highest(cdp: Cdp, chunk: Chunk) -> int:
+    """The highest fencing token that the CDP has seen for the chunk."""
+    return cdp.rows("SELECT token FROM calm.receipts WHERE chunk = %s", (chunk.uuid,))[0][0]
 
 
 def settle(cdp: Cdp, chunk: Chunk, receipt: Receipt) -> None:

@@ -22,7 +22,6 @@ from migration.runs import Busy, Refused
 from migration.states import RunMode, RunReason, RunState, Verb
 
 KEYS_AT_ONCE = 5_000
-NO_TOKEN_IS_HIGHER = 2**63 - 1
 
 OURS = "run_id = %(run)s AND account_id = %(account)s AND origin = 'crm_migration'"
 
@@ -157,7 +156,7 @@ def proceed(run: Run, *, by: str, now: datetime, pulse: Callable[[], bool]) -> R
 
 def close_receipts(cdp: Cdp, run: Run) -> None:
     """Keep out whoever may still hold a chunk of the run, and begin to count."""
-    names = fences.names_of(run) | {"token": NO_TOKEN_IS_HIGHER}
+    names = fences.names_of(run) | {"token": fences.NO_TOKEN_IS_HIGHER}
     cdp.prepare()
     with cdp.transaction() as connection:
         connection.execute(CLOSED, names)

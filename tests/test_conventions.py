@@ -37,7 +37,7 @@ LAYERS = (
     ("migration.boundary", "migration.reconcile", "migration.reports", "migration.worlds"),
     ("migration.summaries", "migration.tallies"),
     ("migration.chunks", "migration.fences"),
-    ("migration.reaper",),
+    ("migration.reaper", "migration.receipts"),
     ("migration.runs",),
     ("migration.control", "migration.splitting", "migration.verdicts", "migration.withdrawal"),
     ("migration.attempts", "migration.holding", "migration.stale", "migration.forecast", "migration.batch_limits"),

@@ -100,6 +100,13 @@ COUNT = f"""
            (min(min(s.occurred_at)) FILTER (WHERE {OUTCOME} <> 'probable_overlap') OVER ())::text
     FROM {STAGED} GROUP BY 1, 2, 3, 4"""  # noqa: S608 - constants only
 
+# A row of this run that was inserted after the account's run before it had committed its last. All times are the CDP's.
+INSERTED = """
+    SELECT count(*) FROM calm_verdict v JOIN contact_activity_logs t USING (id)
+    WHERE v.outcome = 'own' AND t.inserted_at > (
+        SELECT coalesce(max(committed_at), '-infinity') FROM calm.receipts WHERE account_id = %(account)s AND run_id <> %(run)s AND committed_at < (
+            SELECT coalesce(min(committed_at), 'infinity') FROM calm.receipts WHERE run_id = %(run)s))"""
+
 FENCE = """
     INSERT INTO calm.receipts AS r (chunk, run_id, account_id, token, generation) VALUES (%(chunk)s, %(run)s, %(account)s, %(token)s, %(generation)s)
     ON CONFLICT (chunk) DO UPDATE SET token = excluded.token WHERE r.token <= excluded.token
@@ -219,7 +226,7 @@ def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str],
             changed = connection.execute(UPSERT, names).rowcount
             if changed != receipt.written + receipt.corrected:
                 raise LiveRowSlippedIn("rows changed between classification and upsert")
-            settle_own(own, receipt, Receipt.from_json(earlier) if earlier else None)
+            settle_own(connection, target, own, receipt, Receipt.from_json(earlier) if earlier else None)
             checkpoint("before receipt")
             connection.execute(
                 "UPDATE calm.receipts SET receipt = %(receipt)s, generation = %(generation)s, committed_at = now() WHERE chunk = %(chunk)s",
@@ -271,13 +278,21 @@ def overlaps(connection: psycopg.Connection) -> list[Quarantined]:
     return [Quarantined(person, audit, contact, problem) for person, audit, contact in rows]
 
 
-def settle_own(number: int, receipt: Receipt, earlier: Receipt | None) -> None:
-    """Rows that this very run wrote or corrected before (a chunk done again) keep that outcome in the ledger."""
+def settle_own(connection: psycopg.Connection, target: Target, number: int, receipt: Receipt, earlier: Receipt | None) -> None:
+    """Rows that this very run wrote or corrected before (a chunk done again) keep that outcome in the ledger; `number` of them are as mapped."""
+    if not number and not earlier:
+        return
     receipt.unchanged -= number
     again = receipt.corrected  # what this pass corrects, it may itself have written before
-    written_before = min(earlier.written, number + again) if earlier else number
+    written_before = min(earlier.written, number + again) if earlier else inserted(connection, target)
     receipt.written += written_before
     receipt.corrected = number + again - written_before
+
+
+def inserted(connection: psycopg.Connection, target: Target) -> int:
+    """Of the own rows those that this run did not merely correct, where no receipt tells: the console was restored, and knows other chunks."""
+    row = connection.execute(INSERTED, target.names).fetchone()
+    return row[0] if row else 0
 
 
 def samples(connection: psycopg.Connection) -> list[dict[str, object]]:
