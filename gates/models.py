@@ -1,4 +1,7 @@
-"""What is recorded of gates. Evidence and sign-offs are append-only: triggers refuse UPDATE, DELETE and TRUNCATE to every program."""
+"""What is recorded of gates. Evidence and sign-offs are append-only: triggers refuse UPDATE, DELETE and TRUNCATE to every program.
+
+One change they allow: the body of old evidence gives way to its SHA-256 (retention.py).
+"""
 
 from datetime import datetime, timedelta
 

@@ -44,7 +44,7 @@ LAYERS = (
     ("migration.batch_plans", "migration.batches"),
     ("migration.beats",),
     ("migration.steps",),
-    ("migration.decisions", "migration.effects", "migration.figures", "migration.quarantine"),
+    ("migration.decisions", "migration.effects", "migration.figures", "migration.quarantine", "migration.retention"),
     ("migration.drafts",),
     ("migration.tasks",),
     ("migration.bench",),
@@ -333,7 +333,8 @@ def test_state_fields_are_set_by_runs_and_chunks_only():
     }
     assert not setting
     sql = {name for name in MODULES if re.search(r"(?i)(update|insert into|delete from) migration_", MODULES[name].read_text())}
-    assert sql == {"migration.chunks"}
+    assert sql == {"migration.chunks", "migration.retention"}
+    assert re.findall(r"SET (\w+) =", MODULES["migration.retention"].read_text()) == ["receipt"], "no state"
 
 
 def test_tasks_have_a_name_and_take_ids_by_keyword():

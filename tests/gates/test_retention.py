@@ -1,0 +1,161 @@
+"""`manage.py retain`: what it blanks, what it leaves, and that the database allows evidence this one change and no other."""
+
+import json
+from datetime import timedelta
+from hashlib import sha256
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
+
+from gates.models import Decision, Evidence, Gate, SignOff
+from migration.models import ActorAnswer, Event, QuarantinedCandidate
+from migration.pipeline.problems import Problem
+from migration.pipeline.records import Quarantined, Receipt
+from migration.states import Reason, RunMode
+from tests import factories
+
+NAMED = "budi@sample.example"
+LONG_AGO = 400
+
+
+@pytest.fixture
+def now(db):
+    return timezone.now()
+
+
+def measured(now, days: int, letter: str = "D", **fields) -> Evidence:
+    given = {
+        "gate": Gate.objects.get(pk=letter),
+        "passes": True,
+        "findings": [{"ok": True, "sentence": f"{NAMED} came back"}],
+        "facts": {"users": [{"email": NAMED, "share": 0.50}]},
+        "configuration": {"USMAN_URL": "http://usman.example"},
+        "digest": "d" * 64,
+        "seconds": 0.5,
+        "measured_at": now - timedelta(days=days),
+        "measured_by": "ana",
+    }
+    return Evidence.objects.create(**given | fields)
+
+
+def decided(on: Evidence, decision: Decision, now) -> SignOff:
+    user = factories.superuser(f"user{SignOff.objects.count()}")
+    given = {"gate": on.gate, "group": "Platform", "evidence": on, "statement": "s", "note": "n", "decided_at": now, "decided_by": "ana"}
+    return SignOff.objects.create(decision=decision, user=user, **given)
+
+
+def retain(*words: str) -> dict[str, object]:
+    out = StringIO()
+    call_command("retain", "--json", *words, stdout=out)
+    return json.loads(out.getvalue())
+
+
+def as_stored(table: str) -> list[tuple]:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT id, to_jsonb(t)::text FROM {table} t ORDER BY id")
+        return cursor.fetchall()
+
+
+def text_of(evidence: Evidence) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT findings::text || facts::text FROM gates_evidence WHERE id = %s", [evidence.pk])
+        return cursor.fetchone()[0]
+
+
+def test_old_evidence_keeps_its_digest_and_all_but_its_body(now):
+    """Not the newest of its gate, not what the latest decision of a group was made on, not what is younger."""
+    decided_before, signed, gone, young, newest = (measured(now, days) for days in (500, 450, LONG_AGO, 300, 290))
+    decided(decided_before, Decision.SIGNED, now)
+    decided(signed, Decision.SIGNED, now)
+    stood = sha256(text_of(gone).encode()).hexdigest()
+    kept = {each.pk: text_of(each) for each in (signed, young, newest)}
+    signoffs = as_stored("gates_signoff")
+    assert retain() == {"days": 365, "blanked": False, "evidence": 2, "quarantine_details": 0, "receipts": 0, "usman_answers": 0}
+    assert Event.objects.count() == 0 and text_of(gone).count(NAMED) == 2
+
+    before = {row.pk: row for row in Evidence.objects.all()}
+    assert retain("--yes")["evidence"] == 2
+    gone.refresh_from_db()
+    assert gone.facts == {}
+    assert gone.findings == [{"ok": None, "sentence": f"What was measured is no longer kept; its SHA-256 is {stood}."}]
+    others = [field.attname for field in Evidence._meta.fields if field.attname not in ("facts", "findings")]
+    for row in Evidence.objects.all():
+        assert [getattr(row, name) for name in others] == [getattr(before[row.pk], name) for name in others]
+    assert {pk: text_of(Evidence.objects.get(pk=pk)) for pk in kept} == kept
+    assert as_stored("gates_signoff") == signoffs
+    event = Event.objects.get()
+    assert (event.kind, event.sentence.split(",")[0]) == ("retention", "Blanked what is older than 365 days: 2 bodies of evidence")
+    assert retain("--yes")["evidence"] == 0, "what is blanked is not blanked again"
+
+
+def test_old_runs_lose_details_samples_and_answers_and_no_count(now):
+    put_aside = [
+        Quarantined(1, 2, None, Problem(Reason.CHANGES_UNREADABLE, NAMED)),
+        Quarantined(1, 3, None, Problem(Reason.PROCESSING_FAILED, "", "KeyError")),
+    ]
+    result = Receipt(written=3, quarantined=put_aside, samples=[{"before": None, "after": {"actor_name": NAMED}}])
+    stored = result.as_json()
+    old = factories.run(mode=RunMode.DRY_RUN, finished_at=now - timedelta(days=LONG_AGO))
+    young = factories.run(mode=RunMode.DRY_RUN, finished_at=now - timedelta(days=1))
+    for run in (old, young):
+        chunk = factories.chunk(run, result=result)
+        factories.quarantined(chunk, detail=NAMED)
+        ActorAnswer.objects.create(run=run, email=NAMED, usman_id="u", name="Budi", status="ACTIVE")
+    assert retain() == {"days": 365, "blanked": False, "evidence": 0, "quarantine_details": 1, "receipts": 1, "usman_answers": 1}
+    assert retain("--yes") == {"days": 365, "blanked": True, "evidence": 0, "quarantine_details": 1, "receipts": 1, "usman_answers": 1}
+    blanked = [[1, 2, None, "changes_unreadable", "", ""], [1, 3, None, "processing_failed", "", "KeyError"]]
+    assert old.chunks.get().receipt == stored | {"samples": [], "quarantined": blanked}
+    assert young.chunks.get().receipt == stored
+    assert Receipt.from_json(old.chunks.get().receipt).written == 3
+    assert list(QuarantinedCandidate.objects.order_by("run_id").values_list("detail", flat=True)) == ["", NAMED]
+    assert ActorAnswer.objects.get().run == young
+    assert set(retain("--yes").values()) == {365, True, 0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "facts = '{}'",
+        "findings = '[]', facts = '{}'",
+        "findings = gates_blanked(findings, facts)",
+        "facts = '{}', findings = gates_blanked(findings, '{}')",
+        "facts = '{}', findings = gates_blanked(findings, facts), passes = NOT passes",
+        "facts = '{}', findings = gates_blanked(findings, facts), digest = repeat('e', 64)",
+        "facts = '{}', findings = gates_blanked(findings, facts), measured_at = now()",
+        "measured_by = 'eve'",
+        "id = id",
+    ],
+)
+def test_no_other_change_of_old_evidence(now, change):
+    evidence = measured(now, LONG_AGO)
+    stored = as_stored("gates_evidence")
+    with pytest.raises(DatabaseError, match="never changed or removed"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"UPDATE gates_evidence SET {change} WHERE id = %s", [evidence.pk])
+    assert as_stored("gates_evidence") == stored
+
+
+@pytest.mark.parametrize(("days", "times"), [(29, 1), (LONG_AGO, 2)])
+def test_not_the_body_of_young_evidence_and_no_body_twice(now, days, times):
+    evidence = measured(now, days)
+    blanking = "UPDATE gates_evidence SET facts = '{}', findings = gates_blanked(findings, facts) WHERE id = %s"
+    with pytest.raises(DatabaseError, match="never changed or removed"), transaction.atomic(), connection.cursor() as cursor:
+        for _ in range(times):
+            cursor.execute(blanking, [evidence.pk])
+
+
+def test_it_refuses_to_blank_what_is_young(db):
+    with pytest.raises(CommandError, match="--days must be 30 at least"):
+        call_command("retain", "--days", "29")
+
+
+def test_the_pages_say_that_a_body_is_gone(now, client):
+    old, _ = measured(now, LONG_AGO), measured(now, 1)
+    retain("--yes")
+    client.force_login(factories.superuser())
+    page = client.get(f"/admin/gates/evidence/{old.pk}/change/")
+    assert (page.status_code, "What was measured is no longer kept; its SHA-256 is" in page.content.decode()) == (200, True)
+    assert NAMED not in page.content.decode()
