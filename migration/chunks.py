@@ -232,7 +232,7 @@ def replace_quarantined(chunk: Chunk, receipt: Receipt) -> None:
 def hand_back(chunk: Chunk, reason: str, *, outage: bool = False, wait: timedelta = timedelta(0), **fields: object) -> None:
     """Let go of the chunk for another try; after an outage the attempt does not count."""
     fields |= {"not_before": Now() + wait} if wait else {}
-    move(chunk, ChunkState.PENDING, reason=reason, attempts=F("attempts") - outage, **fields)
+    move(chunk, ChunkState.PENDING, reason=reason, attempts=F("attempts") - int(outage), **fields)
 
 
 def split(chunk: Chunk, parts: list[Part], reason: str, *, searching: bool = True) -> list[int]:
