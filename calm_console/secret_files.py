@@ -14,6 +14,7 @@ SECRETS = (
     "EMAIL_URL",
     "NOTIFY_WEBHOOK_SECRET",
     "METRICS_TOKEN",
+    "SENTRY_DSN",
 )
 
 

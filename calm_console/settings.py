@@ -12,7 +12,7 @@ import environ as django_environ
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue
 
-from calm_console import embedded, logs, secret_files, security
+from calm_console import embedded, logs, secret_files, security, sentry
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = django_environ.Env()
@@ -96,6 +96,7 @@ LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOG_FORMAT = env.str("LOG_FORMAT", default="").strip()
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="").strip()
 METRICS_FOLDER = env.str("METRICS_FOLDER", default="").strip()
+SENTRY_DSN = env.str("SENTRY_DSN", default="").strip()
 
 EMAIL_URL = env.str("EMAIL_URL", default="").strip()
 NOTIFY_EMAIL_TO = env.list("NOTIFY_EMAIL_TO", default=[])
@@ -287,3 +288,5 @@ CELERY_BEAT_SCHEDULE = {"tick": {"task": "migration.tick", "schedule": timedelta
 CELERY_BEAT_SCHEDULE_FILENAME = env.str("BEAT_SCHEDULE_FILE", default=str(BASE_DIR / ".calm" / "celerybeat-schedule"))
 
 LOGGING = logs.configuration(LOG_LEVEL, LOG_FORMAT, debug=DEBUG)
+if SENTRY_DSN:
+    sentry.start(SENTRY_DSN)

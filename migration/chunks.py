@@ -166,7 +166,7 @@ def heartbeat(chunk: Chunk) -> Iterator[None]:
                 beat(chunk)
             except LeaseLost:
                 return  # the fence in the CDP keeps this worker out; the next checkpoint ends it
-            except Exception:  # noqa: BLE001, S112 - the console's database is away: the next beat tries again, the lease decides
+            except Exception:  # noqa: BLE001, S112 - the console's database is away: the next beat tries again, the lease decides  # nosec B112
                 continue
             finally:
                 connection.close()

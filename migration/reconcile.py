@@ -243,7 +243,7 @@ class Sampler:
     def __init__(self, size: int, seed: UUID) -> None:
         self.size, self.seen, self.next, self.weight = size, 0, 0, 1.0
         self.chosen: list[Key] = []
-        self.random = random.Random(seed.int)  # noqa: S311 - a sample, no secret
+        self.random = random.Random(seed.int)  # noqa: S311 - a sample, no secret  # nosec B311
 
     def offer(self, person: int, ids: str) -> None:
         """A person's candidates, as `source_ids` gives them."""

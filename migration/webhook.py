@@ -21,7 +21,7 @@ import httpcore
 
 TIMEOUT = 10.0  # seconds for everything after the name is resolved, which is the system's and not bounded
 CONNECT_TIMEOUT = 4.0  # of them, for each address
-SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret in base64 begins, not one
+SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret in base64 begins, not one  # nosec B105
 # 6to4 and Teredo stand for IPv4 addresses too; ipaddress knows those.
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 

@@ -237,7 +237,7 @@ def _package() -> Path:
 
 def _shared_memory_bytes() -> int:
     try:
-        found = os.statvfs("/dev/shm")  # noqa: S108 - asked about, not written to
+        found = os.statvfs("/dev/shm")  # noqa: S108 - asked about, not written to  # nosec B108
     except OSError:
         return 0
     return found.f_frsize * found.f_blocks
