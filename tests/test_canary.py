@@ -1,5 +1,7 @@
 """A secret in every URL and setting: it is in no output, log, page, traceback, table or process list, whether things work or fail."""
 
+import base64
+import json
 import os
 import subprocess
 import sys
@@ -12,12 +14,15 @@ from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
+import redis
+from celery.backends.base import DisabledBackend
 from django.db import connection
 from django.test import Client, override_settings
 from django.urls import path
 
 from calm_console import scrubbing
-from migration import accounts, cdp, crm
+from calm_console.celery import app
+from migration import accounts, cdp, crm, tasks
 from migration.doors import Misconfigured, Outage
 from migration.models import Account, Run
 from migration.states import RunState
@@ -143,6 +148,24 @@ def test_commands_that_work_and_wait_say_nothing(role, systems):
         assert told(shown) == [], command
     assert told(tables()) == []
     assert [run.state for run in Run.objects.all()] == [RunState.PARTIAL], reports
+
+
+def test_no_result_of_a_task_is_kept_and_messages_carry_a_number_only(db, settings):
+    """So that neither can hold a secret: of each task of ours, the whole message as it lies in Redis."""
+    assert isinstance(app.backend, DisabledBackend)
+    ours = {name: task for name, task in app.tasks.items() if name.startswith("migration.")}
+    assert sorted(ours) == ["migration.count_effect", "migration.send_notification", "migration.tick", "migration.work"]
+    assert all(task.ignore_result for task in ours.values())
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        client.delete(app.conf.task_default_queue)
+        assert tasks.nudge(7) and tasks.nudge_count(8)
+        tasks.nudge_notification(9)
+        messages = [json.loads(message) for message in client.lrange(app.conf.task_default_queue, 0, -1)]
+        client.delete(app.conf.task_default_queue)
+        assert client.keys("celery-task-meta-*") == []
+    bodies = [json.loads(base64.b64decode(message["body"]))[:2] for message in messages]
+    assert sorted(map(json.dumps, bodies)) == ['[[], {"draft_id": 8}]', '[[], {"notification_id": 9}]', '[[], {"run_id": 7}]']
+    assert [secret for secret in scrubbing.secrets() if secret in json.dumps(messages)] == []
 
 
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "CRM_DATABASE_URL", "CDP_DATABASE_URL"])
