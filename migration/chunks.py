@@ -114,8 +114,8 @@ def wake(run: Run) -> None:
 
 def available(run: Run) -> bool:
     """Whether `claim` would find a chunk."""
-    ready = Q(state=ChunkState.PENDING) & (Q(not_before__isnull=True) | Q(not_before__lte=Now()))
-    return run.chunks.filter(ready | Q(state=ChunkState.LEASED, lease_expires_at__lt=Now())).exists()
+    ready = Q(not_before__isnull=True) | Q(not_before__lte=Now())
+    return run.chunks.filter(Q(state=ChunkState.PENDING) & ready | Q(state=ChunkState.LEASED, lease_expires_at__lt=Now())).exists()
 
 
 def waiting(run: Run) -> int:
@@ -231,8 +231,9 @@ def replace_quarantined(chunk: Chunk, receipt: Receipt) -> None:
 
 def hand_back(chunk: Chunk, reason: str, *, outage: bool = False, wait: timedelta = timedelta(0), **fields: object) -> None:
     """Let go of the chunk for another try; after an outage the attempt does not count."""
-    fields |= {"not_before": Now() + wait} if wait else {}
-    move(chunk, ChunkState.PENDING, reason=reason, attempts=F("attempts") - int(outage), **fields)
+    move(
+        chunk, ChunkState.PENDING, reason=reason, attempts=F("attempts") - int(outage), not_before=Now() + wait if wait else None, **fields
+    )
 
 
 def split(chunk: Chunk, parts: list[Part], reason: str, *, searching: bool = True) -> list[int]:

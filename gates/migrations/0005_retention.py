@@ -33,5 +33,5 @@ DROP FUNCTION gates_blanked(jsonb, jsonb);
 
 
 class Migration(migrations.Migration):
-    dependencies = [("gates", "0003_seed")]
+    dependencies = [("gates", "0004_signoff_valid_days")]
     operations = [migrations.RunSQL(FORWARD, BACKWARD)]
