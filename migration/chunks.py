@@ -101,9 +101,8 @@ def take_away(run: Run) -> list[Chunk]:
     """Make pending whatever of the run is leased, under a higher token; the chunks that were."""
     check_chunk_move(ChunkState.LEASED, ChunkState.PENDING)
     taken = list(run.chunks.select_for_update().filter(state=ChunkState.LEASED))
-    run.chunks.filter(pk__in=[chunk.pk for chunk in taken]).update(
-        state=ChunkState.PENDING, token=F("token") + 1, lease_owner="", lease_expires_at=None, reason="its lease was taken away"
-    )
+    fields = {"state": ChunkState.PENDING, "token": F("token") + 1, "lease_owner": "", "lease_expires_at": None}
+    run.chunks.filter(pk__in=[chunk.pk for chunk in taken]).update(**fields, reason="its lease was taken away")
     return taken
 
 
@@ -114,8 +113,8 @@ def wake(run: Run) -> None:
 
 def available(run: Run) -> bool:
     """Whether `claim` would find a chunk."""
-    ready = Q(not_before__isnull=True) | Q(not_before__lte=Now())
-    return run.chunks.filter(Q(state=ChunkState.PENDING) & ready | Q(state=ChunkState.LEASED, lease_expires_at__lt=Now())).exists()
+    ready = Q(state=ChunkState.PENDING) & (Q(not_before__isnull=True) | Q(not_before__lte=Now()))
+    return run.chunks.filter(ready | Q(state=ChunkState.LEASED, lease_expires_at__lt=Now())).exists()
 
 
 def waiting(run: Run) -> int:
@@ -231,9 +230,8 @@ def replace_quarantined(chunk: Chunk, receipt: Receipt) -> None:
 
 def hand_back(chunk: Chunk, reason: str, *, outage: bool = False, wait: timedelta = timedelta(0), **fields: object) -> None:
     """Let go of the chunk for another try; after an outage the attempt does not count."""
-    move(
-        chunk, ChunkState.PENDING, reason=reason, attempts=F("attempts") - int(outage), not_before=Now() + wait if wait else None, **fields
-    )
+    until = Now() + wait if wait else None
+    move(chunk, ChunkState.PENDING, reason=reason, attempts=F("attempts") - int(outage), not_before=until, **fields)
 
 
 def split(chunk: Chunk, parts: list[Part], reason: str, *, searching: bool = True) -> list[int]:
