@@ -122,7 +122,8 @@ def in_process(command: str) -> str:
         code = int(str(ended.code))
     except CommandError as error:
         code, sentence = error.returncode, f"CommandError: {error}\n"
-    waits = [line for line in err.getvalue().splitlines() if re.search(r"\(.*\): |does not answer", line)]
+    # Whether verification too has to wait a moment for the replica differs from time to time.
+    waits = [line for line in err.getvalue().splitlines() if re.search(r"\(.*\): |does not answer", line) and " verifying (" not in line]
     waits = [line.partition("): ")[0] + ")" if "): " in line else line for line in waits]
     return "\n".join(dict.fromkeys(waits)) + "\n" * bool(waits) + out.getvalue() + sentence + (f"exit code {code}\n" if code else "")
 
