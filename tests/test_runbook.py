@@ -125,7 +125,8 @@ def in_process(command: str) -> str:
     # Whether verification too has to wait a moment for the replica differs from time to time.
     waits = [line for line in err.getvalue().splitlines() if re.search(r"\(.*\): |does not answer", line) and " verifying (" not in line]
     waits = [line.partition("): ")[0] + ")" if "): " in line else line for line in waits]
-    return "\n".join(dict.fromkeys(waits)) + "\n" * bool(waits) + out.getvalue() + sentence + (f"exit code {code}\n" if code else "")
+    waits = list({re.sub(r"\d+", "N", line): line for line in waits}.values())  # each once, however the seconds go on
+    return "\n".join(waits) + "\n" * bool(waits) + out.getvalue() + sentence + (f"exit code {code}\n" if code else "")
 
 
 def by_process(**variables: str) -> Callable[[str], str]:
