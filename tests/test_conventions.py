@@ -72,7 +72,7 @@ STEP_IMPORTS = {
     (
         "migration.pipeline.verify",
         "migration.pipeline.load",
-    ): "for the type Target and the way to a standing row; both could live in a file of their own",
+    ): "for the type Target, which could live in a file of its own",
     ("migration.bench.timers", "migration.pipeline.load"): "the benchmark puts a clock around what it does row by row",
     ("gates.probes.enrichments", "migration.pipeline.associations"): "gate F asks the enricher itself, so that the two cannot disagree",
     ("gates.probes.enrichments", "migration.pipeline.extract"): "the enricher's candidates, as it gets them",

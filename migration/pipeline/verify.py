@@ -1,10 +1,11 @@
 """Reconciler, chunk by chunk: reads back what was committed and compares count and digests with those of what was mapped."""
 
 from migration.cdp import Cdp
-from migration.pipeline.load import IN_SPANS, OUTCOME, STAGED, STANDING, Target
+from migration.pipeline.load import Target
 from migration.pipeline.problems import RowsDisagree
 from migration.pipeline.records import Receipt
 from migration.pipeline.rows import DIGEST_SQL
+from migration.pipeline.staging import IN_SPANS, OUTCOME, STAGED, STANDING
 
 LOADED = f"{OUTCOME} IN ('written', 'corrected', 'unchanged', 'own')"
 

@@ -15,9 +15,10 @@ from migration import chunks, fences, runs, steps
 from migration.cdp import Cdp
 from migration.chunks import LeaseLost
 from migration.models import Account, Chunk, Run
-from migration.pipeline.load import SPANS, STAGING, VERDICT, Target, load
+from migration.pipeline.load import Target, load
 from migration.pipeline.problems import Fenced
 from migration.pipeline.records import Receipt
+from migration.pipeline.staging import SPANS, STAGING, VERDICT
 from migration.states import ChunkState, RunMode
 from tests import factories
 from tests.migration.conftest import now

@@ -9,7 +9,7 @@ import pytest
 from migration import ours
 from migration.cdp import Cdp
 from migration.models import Account, Run
-from migration.pipeline.load import FILL_SPANS, IN_SPANS, SPANS
+from migration.pipeline.staging import FILL_SPANS, IN_SPANS, SPANS
 from tests.conftest import rows
 from tests.migration.conftest import run_account
 

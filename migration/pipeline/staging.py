@@ -1,0 +1,92 @@
+"""The loader's SQL in the CDP: the temporary tables of a chunk, each staged row's outcome, the upsert, the fence."""
+
+STAGING = """
+    CREATE TEMP TABLE IF NOT EXISTS calm_staging (
+        id uuid NOT NULL, contact_id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, actor_id text, actor_name text,
+        occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, digest uuid NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL)"""
+
+# Only of rows that are not simply new: most of a first load are, and need no line here.
+VERDICT = "CREATE TEMP TABLE IF NOT EXISTS calm_verdict (id uuid NOT NULL, old_category text, outcome text NOT NULL)"
+STAGED = "calm_staging s LEFT JOIN calm_verdict v USING (id)"
+OUTCOME = "coalesce(v.outcome, 'written')"
+
+# Whether the row in the CDP (t) is what was mapped (s). `*=` compares the stored bytes: 0.50 is not 0.5, and no text is made of either. The
+# revision's number alone is no difference: it would make every row one.
+SAME = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id)
+        = (%(account)s, s.contact_id, s.category, s.actor_kind, s.occurred_at, s.source_audit_id)
+     AND ROW(t.actor_id, t.actor_name, t.changes)::record *= ROW(s.actor_id, s.actor_name, s.changes)::record
+     AND (ROW(t.context)::record *= ROW(s.context)::record OR t.context - 'mapping_revision' = s.context - 'mapping_revision')"""
+
+# The row that stands under a staged row's id. OFFSET 0 keeps the planner to one look by primary key for each, at any size of the table and
+# whatever its statistics say: they lag behind while a table is being filled.
+STANDING = "LEFT JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id = s.id OFFSET 0) t ON true"
+
+# For each person the lowest and the highest staged id: what lies between the ids of two persons is mostly other accounts'.
+SPANS = "CREATE TEMP TABLE IF NOT EXISTS calm_spans (low uuid NOT NULL, high uuid NOT NULL)"
+FILL_SPANS = """
+    INSERT INTO calm_spans SELECT min(id::text COLLATE "C")::uuid, max(id::text COLLATE "C")::uuid
+    FROM calm_staging GROUP BY substring(uuid_send(id) FOR 6)"""
+IN_SPANS = "calm_spans CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id BETWEEN low AND high OFFSET 0) t"
+
+# Whether any row stands where staged ones belong: in a first load none does, and no row need be looked for.
+OCCUPIED = f"SELECT EXISTS (SELECT FROM {IN_SPANS})"  # noqa: S608 - constants only
+NOTHING = "CROSS JOIN (SELECT NULL::uuid AS id, NULL::text AS category) t"
+
+# The outcome of each staged row that is not simply new. A live row holds the audit; or one without an audit id is so close behind that it
+# may be the same. Live rows are read contact by contact for the same reason.
+CLASSIFY = """
+    INSERT INTO calm_verdict (id, old_category, outcome)
+    WITH live AS MATERIALIZED (
+        SELECT l.* FROM (SELECT DISTINCT contact_id FROM calm_staging) c CROSS JOIN LATERAL (
+            SELECT contact_id, category, occurred_at, source_audit_id FROM contact_activity_logs
+            WHERE contact_id = c.contact_id AND origin = 'live' OFFSET 0) l),
+    overlapping AS MATERIALIZED (
+        SELECT s.id FROM calm_staging s JOIN live l USING (contact_id, category)
+        WHERE l.source_audit_id IS NULL AND s.occurred_at >= %(seam)s::timestamptz AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s)
+    SELECT * FROM (
+        SELECT s.id, t.category AS old_category,
+               CASE WHEN named.source_audit_id IS NOT NULL THEN 'already_live'
+                    WHEN s.id IN (SELECT id FROM overlapping) THEN 'probable_overlap'
+                    {standing} END AS outcome
+        FROM calm_staging s {t}
+        LEFT JOIN live named ON named.source_audit_id = s.source_audit_id AND named.contact_id = s.contact_id) decided
+    WHERE outcome IS NOT NULL"""
+CLASSIFY_NEW = CLASSIFY.format(t=NOTHING, standing="")
+CLASSIFY_STANDING = CLASSIFY.format(
+    t=STANDING,
+    standing=f"""
+                    WHEN t.id IS NULL THEN NULL
+                    WHEN ({SAME}) IS NOT TRUE THEN 'corrected'
+                    WHEN t.run_id = %(run)s THEN 'own'
+                    ELSE 'unchanged'""",
+)
+
+UPSERT = f"""
+    INSERT INTO contact_activity_logs AS t (id, account_id, contact_id, category, actor_kind, actor_id, actor_name, occurred_at, changes, context,
+                                            origin, source_audit_id, run_id)
+    SELECT s.id, %(account)s, s.contact_id, s.category, s.actor_kind, s.actor_id, s.actor_name, s.occurred_at, s.changes, s.context,
+           'crm_migration', s.source_audit_id, %(run)s
+    FROM {STAGED} WHERE {OUTCOME} IN ('written', 'corrected') ORDER BY s.id
+    ON CONFLICT (id) DO UPDATE SET
+        account_id = excluded.account_id, contact_id = excluded.contact_id, category = excluded.category, actor_kind = excluded.actor_kind,
+        actor_id = excluded.actor_id, actor_name = excluded.actor_name, occurred_at = excluded.occurred_at, changes = excluded.changes,
+        context = excluded.context, source_audit_id = excluded.source_audit_id, run_id = excluded.run_id
+    WHERE t.origin = 'crm_migration'"""  # noqa: S608 - constants only
+
+# `first` is the same in every group: of all rows that stay or come, before `probable_overlap` is put aside.
+COUNT = f"""
+    SELECT {OUTCOME}, s.category, s.actor_kind, v.old_category, count(*),
+           (min(min(s.occurred_at)) FILTER (WHERE {OUTCOME} <> 'probable_overlap') OVER ())::text
+    FROM {STAGED} GROUP BY 1, 2, 3, 4"""  # noqa: S608 - constants only
+
+# A row of this run that was inserted after the account's run before it had committed its last. All times are the CDP's.
+INSERTED = """
+    SELECT count(*) FROM calm_verdict v JOIN contact_activity_logs t USING (id)
+    WHERE v.outcome = 'own' AND t.inserted_at > (
+        SELECT coalesce(max(committed_at), '-infinity') FROM calm.receipts WHERE account_id = %(account)s AND run_id <> %(run)s AND committed_at < (
+            SELECT coalesce(min(committed_at), 'infinity') FROM calm.receipts WHERE run_id = %(run)s))"""
+
+FENCE = """
+    INSERT INTO calm.receipts AS r (chunk, run_id, account_id, token, generation) VALUES (%(chunk)s, %(run)s, %(account)s, %(token)s, %(generation)s)
+    ON CONFLICT (chunk) DO UPDATE SET token = excluded.token WHERE r.token <= excluded.token
+    RETURNING generation, receipt"""
