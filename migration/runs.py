@@ -146,20 +146,26 @@ def pause(run: Run, *, by: str, now: datetime, code: RunReason = RunReason.ASKED
 
 
 def paused(run: Run, *, by: str, now: datetime) -> Run:
-    """A pausing run whose last chunk was handed back is paused; its reason stays."""
+    """A pausing run whose last chunk was handed back is paused, by whoever sees it first; its reason stays."""
     if run.state == RunState.PAUSING and not chunks.is_held(run):
-        return move(run, RunState.PAUSED, by=by, now=now, code=RunReason(run.reason_code), reason=run.reason)
+        try:
+            return move(run, RunState.PAUSED, by=by, now=now, code=RunReason(run.reason_code), reason=run.reason)
+        except Overtaken:
+            run.refresh_from_db()
     return run
 
 
 def settle(run: Run, *, by: str, now: datetime) -> Run:
-    """What workers make of a wish once none of them holds a chunk: pausing becomes paused, cancelling cancelled.
+    """What workers make of a wish once none of them holds a chunk: pausing becomes paused, cancelling cancelled, by whoever sees it first.
 
     Raises Outage where the CDP does not answer, which has to keep out whoever may still wake up.
     """
     run.refresh_from_db()
     if run.state == RunState.CANCELLING and not chunks.is_held(run):
-        return end(run, RunState.CANCELLED, code=RunReason.ASKED, reason=asked(run), by=by, now=now)
+        try:
+            return end(run, RunState.CANCELLED, code=RunReason.ASKED, reason=asked(run), by=by, now=now)
+        except Overtaken:
+            run.refresh_from_db()
     return paused(run, by=by, now=now)
 
 

@@ -113,6 +113,22 @@ def test_a_pause_waits_for_the_chunk_in_hand_and_keeps_its_reason():
     assert list(Event.objects.filter(run=run).order_by("id").values_list("kind", "by")) == [("run pausing", "tick"), ("run paused", OWNER)]
 
 
+@pytest.mark.parametrize(
+    ("wish", "reached"), [(RunState.PAUSING, RunState.PAUSED), (RunState.CANCELLING, RunState.CANCELLED)], ids=["a pause", "an end"]
+)
+def test_a_wish_that_a_worker_brings_about_at_this_very_moment_is_no_error(monkeypatch, wish, reached):
+    run = factories.run(state=wish)
+
+    def worker_is_faster(looked_at: Run) -> bool:
+        monkeypatch.undo()
+        runs.settle(Run.objects.get(pk=run.pk), by=OWNER, now=now())
+        return False
+
+    monkeypatch.setattr(chunks, "is_held", worker_is_faster)
+    assert runs.settle(run, by="ana", now=now()).state == reached
+    assert Event.objects.filter(kind=f"run {reached}").count() == 1
+
+
 def test_a_pause_that_was_asked_for_twice_is_one():
     run = factories.run(RunState.RUNNING)
     late = Run.objects.get(pk=run.pk)
