@@ -161,6 +161,7 @@ def celery_worker(settings) -> AbstractContextManager[subprocess.Popen[bytes]]:
     return process(settings, "-m", "celery", "-A", "calm_console", "worker", "--concurrency", "2", "--loglevel", "WARNING")
 
 
+@pytest.mark.fault
 def test_celery_workers_do_the_same_though_one_is_killed_with_its_children(console, settings, own_redis):
     """The next one starts with a queue that has forgotten the nudge, and when asked to stop, stops."""
     with run_account(settings, "--chunk-size", "20") as child:
