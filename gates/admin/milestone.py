@@ -17,6 +17,7 @@ class MilestoneAdmin(RecordAdmin):
     """The delivery plan: targets get their days, and work is done. A status that follows from gates and runs is in nobody's hands."""
 
     plural = "Milestones"
+    change_form_template = "admin/change_form.html"  # Django's own, with fields: the console's pages of records only show
     list_display = ("name", "effort", "confidence", "target", "status")
     fields = ("name", "effort", "confidence", "target", "status")
     formfield_overrides = {models.TextField: {"widget": AdminTextInputWidget}}

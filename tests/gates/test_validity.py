@@ -83,6 +83,8 @@ def test_milestones_are_kept_by_whoever_may_and_what_follows_from_data_by_nobody
     root = client_of(factories.superuser())
     plan, dry = Milestone.objects.get(name="Development"), Milestone.objects.get(name="Migration dry run")
     fields = {"effort": "BE 17, FE 1, QA 6.5", "confidence": "medium", "target": "2026-Q4", "status": "in progress"}
+    page = root.get(reverse("admin:gates_milestone_change", args=[plan.pk])).content.decode()
+    assert all(f'name="{name}"' in page for name in (*fields, "_save")) and 'value="2026-Q3"' in page
     assert root.post(reverse("admin:gates_milestone_change", args=[plan.pk]), fields).status_code == 302
     plan.refresh_from_db()
     assert (plan.effort, plan.target, plan.status) == ("BE 17, FE 1, QA 6.5", "2026-Q4", "in progress")
