@@ -17,6 +17,7 @@ import pytest
 
 from calm_console import roles
 
+pytest_plugins = ["tests.faults.fixtures"]
 ROLES = {"crm": "calm_test_reader", "cdp": "calm_test_cdp", "console": "calm_test_console"}
 PASSWORD = "calm-test"
 SEEDED = ("gates_gate", "gates_milestone", "auth_group", "auth_group_permissions", "auth_permission", "django_content_type")
@@ -85,14 +86,21 @@ def django_db_setup(postgres, django_db_setup, django_db_blocker) -> Iterator[No
     options = connection.settings_dict["OPTIONS"]
     before = options["options"]
     with django_db_blocker.unblock():
-        with connection.cursor() as cursor:
-            roles.grant(cursor.connection, "console", role=ROLES["console"], owner=cursor.connection.info.user)
-        connection.close()
-        options["options"] = f"{before} -c role={ROLES['console']}"
+        work_by_the_limited_role()
     yield
     with django_db_blocker.unblock():
         connection.close()
     options["options"] = before  # the owner drops the database
+
+
+def work_by_the_limited_role() -> None:
+    """The connection's owner grants what console.sql grants; from then on the console works by that role."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        roles.grant(cursor.connection, "console", role=ROLES["console"], owner=cursor.connection.info.user)
+    connection.close()
+    connection.settings_dict["OPTIONS"]["options"] += f" -c role={ROLES['console']}"
 
 
 def emptying_all_but_the_seeds(operations: object, style: object, tables: Iterable[str], **how: bool) -> list[str]:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import psycopg
 import redis
+from django.core.management import call_command
 from django.db import connection
 
 from calm_console import embedded
 from calm_console.embedded import postgres, process
 from calm_console.embedded.state import Home, State, settled
-from tests.conftest import rows, run_sql
+from tests.conftest import ROLES, rows, run_sql, work_by_the_limited_role
 from tests.servers import HOME
 
 STANDBY = {"max_standby_streaming_delay": "100ms", "hot_standby_feedback": "off", "wal_receiver_status_interval": "1s"}
@@ -120,13 +121,16 @@ def caught_up(primary: Own, standby: Own) -> None:
 
 @contextmanager
 def console_at(url: str) -> Iterator[None]:
-    """Django's database, for this process and those it starts, is the one at the URL."""
+    """Django's database, for this process and those it starts, is the one at the owner's URL, with its tables made."""
     parts = psycopg.conninfo.conninfo_to_dict(url)
     there = {"NAME": parts["dbname"], "USER": parts["user"], "PASSWORD": parts["password"], "HOST": parts["host"], "PORT": parts["port"]}
-    here = {name: connection.settings_dict[name] for name in there}
+    here = {name: connection.settings_dict[name] for name in (*there, "OPTIONS")}
+    by_owner = here["OPTIONS"]["options"].removesuffix(f" -c role={ROLES['console']}")
     connection.close()
-    connection.settings_dict.update(there)
+    connection.settings_dict.update(there | {"OPTIONS": here["OPTIONS"] | {"options": by_owner}})
     try:
+        call_command("migrate", verbosity=0)
+        work_by_the_limited_role()
         yield
     finally:
         connection.close()

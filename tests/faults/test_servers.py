@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from django.core.management import call_command
 from django.db import connection
 
 from calm_console.demo import sample
@@ -43,7 +42,6 @@ def moved(system: str, console: Systems, settings, server: Own) -> Iterator[Syst
     url = server.new_database(system)
     if system == "console":
         with console_at(url):
-            call_command("migrate", verbosity=0)
             accounts.sync(now=now())
             revisions.publish(mapping_document(), by="tester", note="", now=now())
             yield console

@@ -68,7 +68,8 @@ def work_inline(run: Run, out: Output) -> str | None:
         except (Outage, Misconfigured) as error:
             code = RunReason.OUTAGE if isinstance(error, Outage) else RunReason.STOPPED
             runs.interrupt(run, str(error), by=owner, now=timezone.now(), code=code)
-            return f"{error} Run {run.pk} is interrupted; the same command goes on where it stopped."
+            if run.state not in FINISHED:  # this process may have slept, and others have brought the run to its end
+                return f"{error} Run {run.pk} is {run.state}; the same command goes on where it stopped."
         finally:
             signal.signal(signal.SIGTERM, before)
     return run.reason if run.state == RunState.INTERRUPTED else paused(run)
