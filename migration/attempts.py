@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 OUTAGE_WAIT = timedelta(seconds=30)
 
 
-def process(chunk: Chunk, world: World, *, owner: str) -> None:
+def process(chunk: Chunk, world: World, *, owner: str, staged: Callable[[], None] = lambda: None) -> None:
     """One chunk from claim to receipt. An outage hands it back and goes on to the caller; a data error is tried again, then splits it.
 
-    A worker that is stopped leaves it leased: the caller lets go of whatever it holds.
+    `staged` is called once reading is done. A worker that is stopped leaves it leased: the caller lets go of whatever it holds.
     """
     if chunk.attempts > chunks.MOST_ATTEMPTS:
         give_up(chunk, splitting.WORKER_DIED, owner=owner)
@@ -31,7 +31,7 @@ def process(chunk: Chunk, world: World, *, owner: str) -> None:
     if chunk.expected > budget.most_audits() and made_smaller(chunk, owner=owner):
         return
     started = time.monotonic()
-    world.checkpoint = listener(chunk, started)
+    world.checkpoint = listener(chunk, started, staged)
     try:
         with console_translated():
             with chunks.heartbeat(chunk):
@@ -85,13 +85,14 @@ def fenced(chunk: Chunk, world: World) -> None:
         )
 
 
-def listener(chunk: Chunk, started: float) -> Callable[[str], None]:
+def listener(chunk: Chunk, started: float, staged: Callable[[], None]) -> Callable[[str], None]:
     """What the pipeline calls between its phases: whether the lease still stands, and the read budget learns how long reading took."""
 
     def listen(name: str) -> None:
         chunks.checkpoint(chunk, name)
         if name == "staged":
             budget.adapt(chunk.expected, time.monotonic() - started)
+            staged()
 
     return listen
 

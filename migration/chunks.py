@@ -123,8 +123,13 @@ def waiting(run: Run) -> int:
 
 
 def leases(run: Run) -> int:
-    """Workers at the run's chunks right now."""
+    """Chunks of the run that workers hold right now."""
     return run.chunks.filter(ALIVE, state=ChunkState.LEASED).count()
+
+
+def workers(run: Run) -> int:
+    """Workers at the run's chunks right now, each with one or two."""
+    return run.chunks.filter(ALIVE, state=ChunkState.LEASED).order_by().values("lease_owner").distinct().count()
 
 
 def held(chunk: Chunk) -> Q:
@@ -141,10 +146,11 @@ def checkpoint(chunk: Chunk, name: str) -> None:
         raise Unwanted(f"{chunk} belongs to a run that is to end")
 
 
-def reading() -> int:
-    """Workers that read from the CRM now: at a chunk, or counting or verifying a run."""
-    at_runs = Run.objects.filter(ALIVE, state__in=(RunState.PLANNED, RunState.VERIFYING)).count()
-    return at_runs + Chunk.objects.filter(ALIVE, state=ChunkState.LEASED).count()
+def reading(*, besides: str = "") -> int:
+    """Workers that read from the CRM now, `besides` one: at chunks, of which each reads one at a time, or counting or verifying a run."""
+    at_runs = Run.objects.filter(ALIVE, state__in=(RunState.PLANNED, RunState.VERIFYING)).values_list("lease_owner", flat=True)
+    at_chunks = Chunk.objects.filter(ALIVE, state=ChunkState.LEASED).values_list("lease_owner", flat=True)
+    return len({*at_runs, *at_chunks} - {besides})
 
 
 def beat(chunk: Chunk) -> None:

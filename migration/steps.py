@@ -14,7 +14,6 @@ from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
 from migration import (
-    attempts,
     budget,
     chunks,
     events,
@@ -34,6 +33,7 @@ from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
 from migration.doors import Misconfigured, Outage, console_translated
+from migration.lanes import Lanes
 from migration.models import Chunk, LinkIndex, RivalClaim, Run
 from migration.pipeline.flow import World
 from migration.runs import Refused, may_go_on, move
@@ -189,17 +189,20 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
     """Claim chunks and process them until none is to be had or the turn is over; then see whether the run is done."""
     if not chunks.available(run):
         return end_of_chunks(run, owner=owner)
-    turn_ends, waits = time.monotonic() + turn, ""
+    waits = ""
+
+    def claim(world: World, sessions: chunks.Sessions) -> Chunk | None:
+        nonlocal waits
+        if not may_go_on(run, by=owner, now=timezone.now()):
+            return None
+        reaper.reap(run)
+        chunk, waits = next_chunk(run, world, sessions, owner=owner)
+        return chunk
+
+    several = Lanes(claim, owner=owner, turn_ends=time.monotonic() + turn)
     try:
         with worlds.opened(run) as world:
-            sessions = reaper.sessions_of(world)
-            while time.monotonic() < turn_ends and may_go_on(run, by=owner, now=timezone.now()):
-                reaper.reap(run)
-                chunk, waits = next_chunk(run, world, sessions, owner=owner)
-                if not chunk:
-                    break
-                with bound_contextvars(chunk=chunk.number):
-                    attempts.process(chunk, world, owner=owner)
+            several.work(world, ahead=settings.READ_AHEAD and chunks.waiting(run) > 1)
     except (SystemExit, KeyboardInterrupt):
         chunks.let_go(run, owner=owner)
         raise
@@ -213,7 +216,7 @@ def next_chunk(run: Run, world: World, sessions: chunks.Sessions, *, owner: str)
     """The run's next chunk, as far as the read budget leaves room for one; and why it does not, which is said on a run that nobody else is at."""
     budget.look(world.crm)
     with transaction.atomic():  # of two workers that want the last room, one sees that the other has it
-        waits = budget.reason_to_wait(budget.locked(), chunks.reading())
+        waits = budget.reason_to_wait(budget.locked(), chunks.reading(besides=owner))
         chunk = None if waits else chunks.claim(run, owner=owner, sessions=sessions)
     if waits and not chunks.leases(run):
         runs.note(run, waits, now=timezone.now(), code=RunReason.READ_BUDGET)

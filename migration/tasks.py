@@ -66,7 +66,8 @@ def work_here(run: Run) -> None:
         except (Outage, Misconfigured) as error:
             code = RunReason.OUTAGE if isinstance(error, Outage) else RunReason.STOPPED
             runs.interrupt(run, str(error), by=worker_name(), now=timezone.now(), code=code)
-            raise
+            if run.state not in FINISHED:  # this process may have slept, and others have brought the run to its end
+                raise
         run.refresh_from_db()
 
 
@@ -127,8 +128,8 @@ def nudge_all(run: Run) -> bool:
 
     It is asked no further then: each nudge would wait for it. A worker passes its own nudge on, so a run that has its workers needs no more.
     """
-    at_work = chunks.leases(run)
-    number = max(0 if at_work else 1, min(settings.WORKERS_PER_RUN, chunks.waiting(run)) - at_work)
+    at_work = chunks.workers(run)
+    number = max(0 if at_work else 1, min(settings.WORKERS_PER_RUN - at_work, chunks.waiting(run) - chunks.leases(run)))
     return all(nudge(run.pk) for _ in range(number))
 
 

@@ -25,10 +25,12 @@ def nudged(monkeypatch) -> list[int]:
 def test_a_run_is_given_as_many_workers_as_it_may_have_and_no_more_though_each_tick_asks(settings, nudged, leased, pending, number):
     settings.WORKERS_PER_RUN = 4
     run = factories.run(RunState.RUNNING)
-    for _ in range(leased):
-        factories.chunk(run, ChunkState.LEASED, lease_expires_at=now() + timedelta(minutes=1))
+    for worker in range(leased):
+        factories.chunk(run, ChunkState.LEASED, lease_owner=f"w:{worker}", lease_expires_at=now() + timedelta(minutes=1))
     for _ in range(pending):
         factories.chunk(run, ChunkState.PENDING)
+    if leased:  # a worker that loads one chunk while it reads the next is one worker
+        factories.chunk(run, ChunkState.LEASED, lease_owner="w:0", lease_expires_at=now() + timedelta(minutes=1))
     assert tasks.nudge_all(run)
     assert nudged == [run.pk] * number
 
