@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from migration.mapping import ENTITY_OF_ROLE
+from migration.ours import There
 from migration.pipeline.flow import World
 
 AROUND = timedelta(hours=24)  # "close around": this long before the watermark
@@ -28,7 +29,9 @@ class Audit(NamedTuple):
     at: datetime
 
 
-class Live(NamedTuple):
+class Shown(NamedTuple):
+    """A live row."""
+
     person: int
     audit: int | None
     at: datetime
@@ -85,9 +88,9 @@ def since(world: World) -> datetime:
     return min(world.watermark.values()) - AROUND
 
 
-def compare_both(near: Iterable[Near], claims: dict[int, list[str]], world: World, found: Boundary) -> None:
-    """Compare some contacts: their audits from `since` on, and the live rows that the contacts who claim these persons have."""
-    in_crm, live = by_entity(near, world), live_rows(world, claims)
+def compare_both(near: Iterable[Near], there: dict[int, There], world: World, found: Boundary) -> None:
+    """Compare some contacts: their audits from `since` on, and the live rows that stand there."""
+    in_crm, live = by_entity(near, world), live_rows(there)
     for entity, seam in found.seams.items():
         compare(in_crm[entity], live[entity], world.watermark[entity], world.seam_lag, seam)
 
@@ -104,18 +107,19 @@ def by_entity(near: Iterable[Near], world: World) -> dict[str, list[Audit]]:
     return found
 
 
-def live_rows(world: World, claims: dict[int, list[str]]) -> dict[str, list[Live]]:
+def live_rows(there: dict[int, There]) -> dict[str, list[Shown]]:
     """Entity -> live rows of these persons' contacts, oldest first."""
-    person_of = {contact: person for person, contacts in claims.items() for contact in contacts}
-    query = """SELECT contact_id::text, split_part(category, '/', 1), source_audit_id, occurred_at FROM contact_activity_logs
-               WHERE contact_id = ANY(%s::uuid[]) AND origin = 'live' AND isfinite(occurred_at) ORDER BY occurred_at, id"""
-    found: dict[str, list[Live]] = defaultdict(list)
-    for contact, entity, audit_id, at in world.cdp.rows(query, (list(person_of),)):
-        found[entity].append(Live(person_of[contact], audit_id, at))
+    found: dict[str, list[Shown]] = defaultdict(list)
+    for person, each in there.items():
+        for row in each.live:
+            if row.at is not None:
+                found[row.entity].append(Shown(person, row.audit, row.at))
+    for rows in found.values():
+        rows.sort(key=lambda row: row.at)
     return found
 
 
-def compare(audits: list[Audit], live: list[Live], watermark: datetime, lag: timedelta, seam: Seam) -> None:
+def compare(audits: list[Audit], live: list[Shown], watermark: datetime, lag: timedelta, seam: Seam) -> None:
     """Match live rows to audits one to one, and count what is left on either side."""
     named = {(row.person, row.audit) for row in live if row.audit is not None}
     unnamed: dict[int, list[datetime]] = defaultdict(list)

@@ -23,7 +23,6 @@ from migration.pipeline.records import Receipt
 from migration.states import ChunkState, RunState, check_chunk_move
 
 MOST_ATTEMPTS = 3
-ALIVE = Q(lease_expires_at__gte=Now())  # by the database's clock whenever it is asked
 
 # The run's row is locked against changes of its state: once a pause or an end is asked for, nobody claims any more.
 CLAIM = """
@@ -111,27 +110,6 @@ def wake(run: Run) -> None:
     run.chunks.filter(state=ChunkState.PENDING).update(not_before=None)
 
 
-def available(run: Run) -> bool:
-    """Whether `claim` would find a chunk."""
-    ready = Q(state=ChunkState.PENDING) & (Q(not_before__isnull=True) | Q(not_before__lte=Now()))
-    return run.chunks.filter(ready | Q(state=ChunkState.LEASED, lease_expires_at__lt=Now())).exists()
-
-
-def waiting(run: Run) -> int:
-    """Chunks that are not done."""
-    return run.chunks.filter(state__in=(ChunkState.PENDING, ChunkState.LEASED)).count()
-
-
-def leases(run: Run) -> int:
-    """Chunks of the run that workers hold right now."""
-    return run.chunks.filter(ALIVE, state=ChunkState.LEASED).count()
-
-
-def workers(run: Run) -> int:
-    """Workers at the run's chunks right now, each with one or two."""
-    return run.chunks.filter(ALIVE, state=ChunkState.LEASED).order_by().values("lease_owner").distinct().count()
-
-
 def held(chunk: Chunk) -> Q:
     """The chunk as this worker holds it: a later claim has a higher token."""
     return Q(pk=chunk.pk, state=ChunkState.LEASED, token=chunk.token)
@@ -144,13 +122,6 @@ def checkpoint(chunk: Chunk, name: str) -> None:
         raise LeaseLost(f"{chunk} was claimed by another worker")
     if name != "committed" and state == RunState.CANCELLING:
         raise Unwanted(f"{chunk} belongs to a run that is to end")
-
-
-def reading(*, besides: str = "") -> int:
-    """Workers that read from the CRM now, `besides` one: at chunks, of which each reads one at a time, or counting or verifying a run."""
-    at_runs = Run.objects.filter(ALIVE, state__in=(RunState.PLANNED, RunState.VERIFYING)).values_list("lease_owner", flat=True)
-    at_chunks = Chunk.objects.filter(ALIVE, state=ChunkState.LEASED).values_list("lease_owner", flat=True)
-    return len({*at_runs, *at_chunks} - {besides})
 
 
 def beat(chunk: Chunk) -> None:
@@ -299,8 +270,3 @@ def send_back(run: Run, numbers: list[int]) -> int:
     return Chunk.objects.filter(run=run, number__in=numbers, state=ChunkState.DONE).update(
         state=ChunkState.PENDING, generation=F("generation") + 1, attempts=0, reason="verification sent it back", ended_at=None
     )
-
-
-def is_held(run: Run) -> bool:
-    """Whether any worker holds an unexpired lease on the run or one of its chunks."""
-    return run.chunks.filter(ALIVE, state=ChunkState.LEASED).exists() or Run.objects.filter(ALIVE, pk=run.pk).exists()

@@ -9,7 +9,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from migration import budget, chunks, runs
+from migration import budget, chunks, leases, runs
 from migration.crm import Crm
 from migration.models import Run
 from migration.states import RunReason
@@ -38,9 +38,9 @@ def taken(run: Run, owner: str) -> bool:
 def taken_to_read(run: Run, owner: str) -> bool:
     budget.look()
     with transaction.atomic():  # of two workers that want the last room, one sees that the other has it
-        waits = budget.reason_to_wait(budget.locked(), chunks.reading())
+        waits = budget.reason_to_wait(budget.locked(), leases.reading())
         mine = not waits and taken(run, owner)
-    if waits and not chunks.is_held(run):
+    if waits and not leases.is_held(run):
         runs.note(run, waits, now=timezone.now(), code=RunReason.READ_BUDGET)
     elif mine:
         runs.goes_on(run)

@@ -1,10 +1,11 @@
-"""The account's rows of ours in the CDP, as their ids tell them. Read only.
+"""What the CDP holds of an account's contacts: rows of ours, as their ids tell them, and live ones. Read only.
 
-Asked person by person, through the primary key: the CRM gives its person ids to all organisations in turn, so that between two of an
-account's lie the rows of all the others.
+Asked contact by contact, through the timeline's index: the CRM gives its person ids to all organisations in turn, so that between two of an
+account's lie the rows of all the others; and a row of ours that stands at the wrong contact is not taken for one that is there.
 """
 
-from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from migration.cdp import Cdp
@@ -16,13 +17,23 @@ HIGHEST_PERSON = (1 << 48) - 1  # the highest that a row id can carry
 HIGHEST_AUDIT = (1 << 62) - 1
 
 Key = tuple[int, int]  # CRM person id, audit id
+Claims = dict[int, list[str]]  # CRM person id -> the account's contacts that claim it
 
 PERSON = "('x' || encode(substring(uuid_send(id) FOR 6), 'hex'))::bit(48)::bigint"
-OF_PERSONS = f"""
-    SELECT {PERSON}, string_agg(encode(substring(uuid_send(id) FROM 9), 'hex'), ',' ORDER BY id)
-    FROM unnest(%s::uuid[], %s::uuid[]) span(low, high) CROSS JOIN LATERAL (
-        SELECT id FROM contact_activity_logs WHERE id BETWEEN low AND high AND account_id = %s AND origin = 'crm_migration' OFFSET 0) ours
-    GROUP BY 1"""  # noqa: S608 - constants only
+OF_CONTACTS = """
+    SELECT person, coalesce(string_agg(encode(substring(uuid_send(id) FROM 9), 'hex'), ',' ORDER BY id) FILTER (WHERE ours AND at_home), ''),
+           count(*) FILTER (WHERE ours AND NOT at_home), array_agg(split_part(category, '/', 1)) FILTER (WHERE NOT ours),
+           array_agg(source_audit_id) FILTER (WHERE NOT ours), array_agg(occurred_at) FILTER (WHERE NOT ours)
+    FROM unnest(%(contacts)s::uuid[], %(persons)s::bigint[], %(lows)s::uuid[], %(highs)s::uuid[]) claim(contact, person, low, high)
+    CROSS JOIN LATERAL (
+        SELECT id, category, source_audit_id, CASE WHEN isfinite(occurred_at) THEN occurred_at END AS occurred_at, origin = 'crm_migration' AS ours,
+               coalesce(account_id = %(account)s AND id BETWEEN low AND high, false) AS at_home
+        FROM contact_activity_logs WHERE contact_id = contact OFFSET 0) found
+    GROUP BY 1"""
+
+AWAY = f"""
+    SELECT id::text, {PERSON}, source_audit_id, account_id = %(account)s FROM contact_activity_logs
+    WHERE contact_id = ANY(%(contacts)s::uuid[]) AND origin = 'crm_migration' ORDER BY id"""  # noqa: S608 - constants only
 
 # Through the index on run_id. A row whose person a contact of the account claims is none.
 STRAYS = f"""
@@ -32,21 +43,67 @@ STRAYS = f"""
     ORDER BY id"""  # noqa: S608 - constants only
 
 
-def of_persons(cdp: Cdp, account: UUID, persons: Iterable[int]) -> dict[int, str]:
-    """Person -> the audits of the account's rows of ours, ascending: the lower half of each row's id in hexadecimal, between commas."""
-    known = [person for person in persons if person <= HIGHEST_PERSON]
-    lows, highs = [row_id(person, 0) for person in known], [row_id(person, HIGHEST_AUDIT) for person in known]
-    return dict(cdp.rows(OF_PERSONS, (lows, highs, account)))
+class Live(NamedTuple):
+    """A row of the live sync."""
+
+    entity: str
+    audit: int | None
+    at: datetime | None  # None: infinite, which is no moment
 
 
-def keys(cdp: Cdp, account: UUID, persons: Iterable[int]) -> set[Key]:
-    """The same, as keys."""
-    return {(person, audit_of(text)) for person, texts in of_persons(cdp, account, persons).items() for text in texts.split(",")}
+class There(NamedTuple):
+    """What stands at the contacts that claim one person."""
+
+    ids: str = (
+        ""  # of the account's rows of ours for that person, ascending: the lower half of each row's id in hexadecimal, between commas
+    )
+    away: int = 0  # rows of ours that are another person's, another account's, or nobody's
+    live: tuple[Live, ...] = ()
+
+
+def of_contacts(cdp: Cdp, account: UUID, claims: Claims) -> dict[int, There]:
+    """Person -> what stands at its contacts; persons at whose contacts nothing stands are absent."""
+    pairs = [(contact, person) for person, contacts in claims.items() for contact in contacts]
+    ends = [(row_id(person, 0), row_id(person, HIGHEST_AUDIT)) if person <= HIGHEST_PERSON else (None, None) for _, person in pairs]
+    names = {
+        "account": account,
+        "contacts": [contact for contact, _ in pairs],
+        "persons": [person for _, person in pairs],
+        "lows": [low for low, _ in ends],
+        "highs": [high for _, high in ends],
+    }
+    return {
+        person: There(ids, away, tuple(Live(*each) for each in zip(entities or (), audits or (), times or (), strict=True)))
+        for person, ids, away, entities, audits, times in cdp.rows(OF_CONTACTS, names)
+    }
+
+
+def keys(cdp: Cdp, account: UUID, claims: Claims) -> set[Key]:
+    """The account's rows of ours for these persons."""
+    return {key for person, there in of_contacts(cdp, account, claims).items() for key in keys_of(person, there.ids)}
+
+
+def keys_of(person: int, ids: str) -> set[Key]:
+    """`There.ids` as keys."""
+    return {(person, audit_of(text)) for text in ids.split(",") if text}
 
 
 def audit_of(text: str) -> int:
     """The audit id of a row's lower half."""
     return int(text, 16) & HIGHEST_AUDIT
+
+
+def away(cdp: Cdp, account: UUID, contacts: list[str], person: int) -> tuple[list[Key], list[str]]:
+    """Rows of ours at a person's contacts that are not that person's: keys of those that are another's of the account, and ids of those that
+    are no row that we would write: under another account, or under an id that is not made of the row's own audit."""
+    others, nobodys = [], []
+    for key, owner, audit, of_account in cdp.rows(AWAY, {"account": account, "contacts": contacts}):
+        made = audit is not None and 0 <= audit <= HIGHEST_AUDIT and row_id(owner, audit) == key
+        if not (made and of_account):
+            nobodys.append(key)
+        elif owner != person:
+            others.append((owner, audit))
+    return others, nobodys
 
 
 def runs_of(cdp: Cdp, account: Account) -> set[UUID]:

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,10 +16,12 @@ from psycopg import sql
 from migration import boundary, ours
 from migration.boundary import Boundary, Near
 from migration.ledger import Ledger
+from migration.meanwhile import Meanwhile
 from migration.models import QuarantinedCandidate, Run, Waiver
-from migration.ours import Key
+from migration.ours import Key, There
 from migration.pipeline.flow import World, remap
 from migration.pipeline.queries import occurred_at
+from migration.pipeline.records import Links
 from migration.planning import before, sources
 
 PERSONS_AT_ONCE = 500
@@ -42,6 +45,9 @@ class Verification:
     missing: int = 0  # candidates with no row, no live row and no other outcome
     sampled: int = 0
     differing: int = 0  # sampled rows that are not what mapping them again gives
+    misfits: int = (
+        0  # rows of ours at the account's contacts that nobody would write: under another account, or an id not made of their audit
+    )
     examples: list[str] = field(default_factory=list)
     agrees: bool = False
     stale_keys: list[Key] = field(default_factory=list)
@@ -52,9 +58,14 @@ class Verification:
         """Rows of ours that are candidates no more."""
         return len(self.stale_keys)
 
+    @property
+    def may_be_mended(self) -> bool:
+        """Whether loading chunks again can change what disagrees: a row that nobody would write is not written over either."""
+        return bool(self.missing or self.differing) or self.candidates != self.accounted
+
     def as_json(self) -> dict[str, object]:
         """What is stored with the run; the keys themselves are kept elsewhere."""
-        names = ("candidates", "accounted", "missing", "stale", "sampled", "differing", "examples", "agrees")
+        names = ("candidates", "accounted", "missing", "stale", "sampled", "differing", "misfits", "examples", "agrees")
         return {name: getattr(self, name) for name in names}
 
     def example(self, sentence: str) -> None:
@@ -73,20 +84,22 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
     put_aside = {person for person, _ in aside}
     for batch in batches(world, heavy_ends(run)):
         checkpoint("verifying")
-        source = source_ids(world, list(batch.claims))
+        asked = Meanwhile(partial(source_ids, world, list(batch.claims), world.links.of(batch.claims)))
+        there = ours.of_contacts(world.cdp, world.account_id, batch.claims)
+        source = asked.result()
         found.candidates += sum(told.number for told in source.values())
         for person, told in source.items():
             sample.offer(person, less(told.ids, person, aside) if person in put_aside else told.ids)
-        boundary.compare_both((near for told in source.values() for near in told.near), batch.claims, world, seams)
+        boundary.compare_both((near for told in source.values() for near in told.near), there, world, seams)
         if run.writes:
-            found.lacking += look_closely(source, batch, world, aside, found)
+            found.lacking += look_closely(source, there, batch, world, aside, found)
     if run.writes:
-        found.stale_keys += strays(run, world, ledger, found)
+        found.stale_keys = sorted({*found.stale_keys, *strays(run, world, ledger, found)})
         found.missing = len(found.lacking)
         for person, audit in found.lacking[:EXAMPLES]:
             found.example(f"audit {audit} of CRM person {person} has no row and no other outcome")
         map_again(sample.chosen, world, found)
-    found.agrees = not found.missing and not found.differing and found.candidates == found.accounted
+    found.agrees = not (found.missing or found.differing or found.misfits) and found.candidates == found.accounted
     return found, seams
 
 
@@ -137,15 +150,15 @@ class Told(NamedTuple):
     near: list[Near]  # audits for the boundary audit, candidates or not
 
 
-def source_ids(world: World, persons: list[int]) -> dict[int, Told]:
-    """Person -> what the source tells. By sets, through SQL of its own, not the extractor's; every audit is read once."""
+def source_ids(world: World, persons: list[int], known: Links) -> dict[int, Told]:
+    """Person -> what the source tells, and what is known of their links. By sets, through SQL of its own, not the extractor's; every audit is read once."""
     at = occurred_at(world.crm.shape)
     part = sql.SQL(
         """SELECT a.person, a.id, a.auditable_type::text AS class, {at} AS at, {before} AS before, {empty} AS nothing,
                   {at} >= {since}::timestamptz AND {at} < 'infinity' AS near FROM {source} a"""
     )
     names = {"empty": nothing_changed(world), "before": before_watermark(world), "since": sql.Literal(boundary.since(world).isoformat())}
-    parts = [part.format(at=at, source=each, **names) for each in sources(world.crm, world.mapping, persons, world.links.of(persons))]
+    parts = [part.format(at=at, source=each, **names) for each in sources(world.crm, world.mapping, persons, known)]
     statement = sql.SQL(
         """SELECT person, count(*) FILTER (WHERE before),
                   coalesce(string_agg(to_hex(id | (-9223372036854775808)), ',' ORDER BY id) FILTER (WHERE before AND NOT nothing), ''),
@@ -159,17 +172,28 @@ def source_ids(world: World, persons: list[int]) -> dict[int, Told]:
     }
 
 
-def look_closely(source: dict[int, Told], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
+def look_closely(
+    source: dict[int, Told], there: dict[int, There], batch: Batch, world: World, aside: set[Key], found: Verification
+) -> list[Key]:
     """Where a person's candidates are not exactly our rows, see key by key what is missing, stale, live, or has another outcome."""
-    there = ours.of_persons(world.cdp, world.account_id, batch.claims)
-    found.rows += sum(ids.count(",") + 1 for ids in there.values())
-    doubtful = [
-        person for person in source.keys() | there.keys() if there.get(person, "") != (source[person].ids if person in source else "")
-    ]
+    found.rows += sum(each.ids.count(",") + 1 for each in there.values() if each.ids)
+    for person in (person for person, each in there.items() if each.away):
+        look_at_misfits(person, batch, world, found)
+    nobody, nothing = Told(0, "", []), There()
+    doubtful = [p for p in source.keys() | there.keys() if there.get(p, nothing).ids != source.get(p, nobody).ids]
     if not doubtful:
         return []
-    rows = {(person, ours.audit_of(text)) for person in doubtful for text in there.get(person, "").split(",") if text}
-    return compare(source_keys(world, doubtful), rows, batch, world, aside, found)
+    rows = {key for person in doubtful for key in ours.keys_of(person, there.get(person, nothing).ids)}
+    return compare(source_keys(world, doubtful), rows, there, aside, found)
+
+
+def look_at_misfits(person: int, batch: Batch, world: World, found: Verification) -> None:
+    """Rows of ours that stand at a person's contacts and are not that person's. Where they are another's of the account they are stale there."""
+    others, nobodys = ours.away(world.cdp, world.account_id, batch.claims[person], person)
+    found.stale_keys += others
+    found.misfits += len(nobodys)
+    for row in nobodys:
+        found.example(f"row {row} at a contact of CRM person {person} is under an id or an account that is not its own")
 
 
 def less(ids: str, person: int, aside: set[Key]) -> str:
@@ -197,22 +221,11 @@ def source_keys(world: World, persons: list[int]) -> dict[Key, bool]:
     }
 
 
-def compare(source: dict[Key, bool], rows: set[Key], batch: Batch, world: World, aside: set[Key], found: Verification) -> list[Key]:
+def compare(source: dict[Key, bool], rows: set[Key], there: dict[int, There], aside: set[Key], found: Verification) -> list[Key]:
     """The candidates that have neither a row of ours, nor a live one, nor another outcome; rows beyond them are counted as stale."""
-    found.stale_keys += sorted(rows - source.keys())
-    open_keys = [key for key, empty in source.items() if not empty and key not in rows and key not in aside]
-    if not open_keys:
-        return []
-    live = live_keys(world, batch.claims)
-    return [key for key in open_keys if key not in live]
-
-
-def live_keys(world: World, claims: dict[int, list[str]]) -> set[Key]:
-    """Keys that the live sync holds."""
-    person_of = {contact: person for person, contacts in claims.items() for contact in contacts}
-    query = """SELECT contact_id::text, source_audit_id FROM contact_activity_logs
-               WHERE contact_id = ANY(%s::uuid[]) AND origin = 'live' AND source_audit_id IS NOT NULL"""
-    return {(person_of[contact], audit) for contact, audit in world.cdp.rows(query, (list(person_of),))}
+    found.stale_keys += rows - source.keys()
+    live = {(person, row.audit) for person, each in there.items() for row in each.live}
+    return [key for key, empty in source.items() if not (empty or key in rows or key in aside or key in live)]
 
 
 def set_aside(run: Run) -> set[Key]:

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils.module_loading import import_string
 
-from migration import chunks, events, fences, outbox, reaper, summaries, worlds
+from migration import chunks, events, fences, leases, outbox, reaper, summaries, worlds
 from migration.models import Account, Chunk, MappingRevision, Run
 from migration.pipeline.flow import VERSION
 from migration.states import FINISHED, RUN_MOVES, VERBS, Overtaken, RunMode, RunReason, RunState, Verb, check_run_move, possible
@@ -117,7 +117,7 @@ def continued(wish: Wish, asked: dict, *, by: str, now: datetime) -> Run | None:
         return run
     if same and run.state in (RunState.INTERRUPTED, RunState.PAUSING, RunState.PAUSED):
         return taken_up(run, by=by, now=now)
-    if chunks.is_held(run) or run.state not in (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING, RunState.INTERRUPTED):
+    if leases.is_held(run) or run.state not in (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING, RunState.INTERRUPTED):
         raise Busy(f"{run} is {run.state} and would have to end first: wait for it, or cancel it.")
     end(run, RunState.CANCELLED, code=RunReason.SUPERSEDED, reason="Another run takes its place.", by=by, now=now)
     return None
@@ -147,7 +147,7 @@ def pause(run: Run, *, by: str, now: datetime, code: RunReason = RunReason.ASKED
 
 def paused(run: Run, *, by: str, now: datetime) -> Run:
     """A pausing run whose last chunk was handed back is paused, by whoever sees it first; its reason stays."""
-    if run.state == RunState.PAUSING and not chunks.is_held(run):
+    if run.state == RunState.PAUSING and not leases.is_held(run):
         try:
             return move(run, RunState.PAUSED, by=by, now=now, code=RunReason(run.reason_code), reason=run.reason)
         except Overtaken:
@@ -161,7 +161,7 @@ def settle(run: Run, *, by: str, now: datetime) -> Run:
     Raises Outage where the CDP does not answer, which has to keep out whoever may still wake up.
     """
     run.refresh_from_db()
-    if run.state == RunState.CANCELLING and not chunks.is_held(run):
+    if run.state == RunState.CANCELLING and not leases.is_held(run):
         try:
             return end(run, RunState.CANCELLED, code=RunReason.ASKED, reason=asked(run), by=by, now=now)
         except Overtaken:

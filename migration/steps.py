@@ -18,6 +18,7 @@ from migration import (
     chunks,
     events,
     holding,
+    leases,
     ledger,
     links,
     planning,
@@ -187,7 +188,7 @@ def links_until_now(run: Run, mapping: mappings.Mapping, crm: Crm) -> LinkIndex:
 
 def worked(run: Run, *, owner: str, turn: float) -> Step:
     """Claim chunks and process them until none is to be had or the turn is over; then see whether the run is done."""
-    if not chunks.available(run):
+    if not leases.available(run):
         return end_of_chunks(run, owner=owner)
     waits = ""
 
@@ -202,7 +203,7 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
     several = Lanes(claim, owner=owner, turn_ends=time.monotonic() + turn)
     try:
         with worlds.opened(run) as world:
-            several.work(world, ahead=settings.READ_AHEAD and chunks.waiting(run) > 1)
+            several.work(world, ahead=settings.READ_AHEAD and leases.waiting(run) > 1)
     except (SystemExit, KeyboardInterrupt):
         chunks.let_go(run, owner=owner)
         raise
@@ -216,9 +217,9 @@ def next_chunk(run: Run, world: World, sessions: chunks.Sessions, *, owner: str)
     """The run's next chunk, as far as the read budget leaves room for one; and why it does not, which is said on a run that nobody else is at."""
     budget.look(world.crm)
     with transaction.atomic():  # of two workers that want the last room, one sees that the other has it
-        waits = budget.reason_to_wait(budget.locked(), chunks.reading(besides=owner))
+        waits = budget.reason_to_wait(budget.locked(), leases.reading(besides=owner))
         chunk = None if waits else chunks.claim(run, owner=owner, sessions=sessions)
-    if waits and not chunks.leases(run):
+    if waits and not leases.count(run):
         runs.note(run, waits, now=timezone.now(), code=RunReason.READ_BUDGET)
     elif chunk:
         runs.goes_on(run)

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from calm_console.celery import app
-from migration import beats, budget, chunks, drafts, notify, reaper, runs, steps, ticks
+from migration import beats, budget, drafts, leases, notify, reaper, runs, steps, ticks
 from migration.doors import Misconfigured, Outage
 from migration.models import MappingDraft, Run
 from migration.states import FINISHED, IllegalMove, RunReason, RunState
@@ -128,14 +128,14 @@ def nudge_all(run: Run) -> bool:
 
     It is asked no further then: each nudge would wait for it. A worker passes its own nudge on, so a run that has its workers needs no more.
     """
-    at_work = chunks.workers(run)
-    number = max(0 if at_work else 1, min(settings.WORKERS_PER_RUN - at_work, chunks.waiting(run) - chunks.leases(run)))
+    at_work = leases.workers(run)
+    number = max(0 if at_work else 1, min(settings.WORKERS_PER_RUN - at_work, leases.waiting(run) - leases.count(run)))
     return all(nudge(run.pk) for _ in range(number))
 
 
 def nudge_next(ended: Run) -> None:
     """A worker has given its place at the CRM back: tell the run that has waited longest for one, if there is room."""
-    if budget.reason_to_wait(budget.current(), chunks.reading()):
+    if budget.reason_to_wait(budget.current(), leases.reading()):
         return
     waiting = Run.objects.workable().filter(reason_code=RunReason.READ_BUDGET).exclude(pk=ended.pk).order_by("pk").first()
     if waiting:

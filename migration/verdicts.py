@@ -27,11 +27,11 @@ def conclude(run: Run, found: reconcile.Verification, seam: boundary.Boundary, *
         move(run, RunState.PARTIAL, by=by, now=now, code=RunReason.QUARANTINED, reason=quarantined_sentence(quarantined), **fields)
     elif found.agrees:
         move(run, RunState.SUCCEEDED, by=by, now=now, **fields)
-    elif first_time and (back := chunks.send_back(run, chunks_to_repeat(run, found.lacking))):
+    elif first_time and found.may_be_mended and (back := chunks.send_back(run, chunks_to_repeat(run, found.lacking))):
         reason = f"Verification found {found.candidates} candidates, the ledger {found.accounted}; {back} chunks are done again."
         move(run, RunState.RUNNING, by=by, now=now, reason=reason, **fields)
     else:
-        code = RunReason.VERIFICATION_DISAGREES if found.missing or found.differing else RunReason.LEDGER_UNBALANCED
+        code = RunReason.VERIFICATION_DISAGREES if found.missing or found.differing or found.misfits else RunReason.LEDGER_UNBALANCED
         move(run, RunState.FAILED, by=by, now=now, code=code, reason=disagreement(found), **fields)
 
 
@@ -63,4 +63,5 @@ def disagreement(found: reconcile.Verification) -> str:
     parts = [f"the source has {found.candidates} candidates, the ledger {found.accounted}"] if found.candidates != found.accounted else []
     parts += [f"{found.missing} candidates are missing in the CDP"] if found.missing else []
     parts += [f"{found.differing} of {found.sampled} sampled rows are not what mapping them again gives"] if found.differing else []
+    parts += [f"{found.misfits} rows of ours are under an id or an account that is not their own"] if found.misfits else []
     return f"Verification disagrees: {', '.join(parts)}."

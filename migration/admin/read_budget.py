@@ -9,7 +9,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
-from migration import budget, chunks
+from migration import budget, leases
 from migration.admin.work import WorkAdmin, note_of
 from migration.models import ReadBudget
 from migration.runs import Refused
@@ -50,7 +50,7 @@ class ReadBudgetAdmin(WorkAdmin):
 
     def shown(self, request: HttpRequest, **typed: Any) -> HttpResponse:
         self.check_view(request)
-        found, reading = budget.current(), chunks.reading()
+        found, reading = budget.current(), leases.reading()
         context: dict[str, Any] = {
             "budget": found,
             "reading": reading,

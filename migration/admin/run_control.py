@@ -8,7 +8,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern
 from django.utils import timezone
 
-from migration import chunks, control, stale, withdrawal
+from migration import control, leases, stale, withdrawal
 from migration.admin import password_again
 from migration.admin.quarantine_work import asked
 from migration.admin.work import WorkAdmin, within_patience
@@ -121,6 +121,6 @@ def effect(verb: Verb, run: Run) -> str:
     if verb not in EFFECTS:
         raise Http404
     open_chunks = run.chunks.filter(state__in=(ChunkState.PENDING, ChunkState.LEASED)).count()
-    held, failed = chunks.leases(run), run.chunks.filter(state=ChunkState.FAILED).count()
+    held, failed = leases.count(run), run.chunks.filter(state=ChunkState.FAILED).count()
     numbers: dict[str, Any] = {"held": held, "open": open_chunks - held, "failed": failed}
     return EFFECTS[verb].format(**{name: f"{number:,}" for name, number in numbers.items()})

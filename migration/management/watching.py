@@ -8,7 +8,7 @@ from django.utils import timezone
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from migration import chunks, progress, tasks
+from migration import chunks, leases, progress, tasks
 from migration.management.output import Output
 from migration.models import Run
 from migration.states import RunState
@@ -63,7 +63,7 @@ class Watch:
 
     def renudge(self) -> None:
         """Nudge again while nobody works on the run, and say what may be missing."""
-        if time.monotonic() - self.last_nudge < NUDGE_EVERY or chunks.is_held(self.run):
+        if time.monotonic() - self.last_nudge < NUDGE_EVERY or leases.is_held(self.run):
             return
         self.last_nudge = time.monotonic()
         tasks.nudge_all(self.run)

@@ -23,11 +23,15 @@ LIVE = """SELECT l.id FROM contact_activity_logs l JOIN accounts a ON a.id = l.a
           WHERE a.crm_organization_id = 1 AND l.origin = 'live' AND l.source_audit_id = {audit}"""
 OTHER = "SELECT id FROM contacts c WHERE c.account_id = t.account_id AND c.id <> t.contact_id ORDER BY id LIMIT 1"
 
+DOUBLED = f"""INSERT INTO contact_activity_logs SELECT (jsonb_populate_record(t, jsonb_build_object({{}}))).*
+    FROM contact_activity_logs t WHERE id = ({ONE})"""
+SOMEBODYS = DOUBLED.format(
+    f"'id', overlay(t.id::text PLACING 'ffffffff' FROM 1), 'contact_id', ({OTHER})"
+)  # its id tells a person nobody has
 CORRUPTIONS = {
     "a row dropped": f"DELETE FROM contact_activity_logs WHERE id = ({ONE})",
-    "a row doubled": f"""INSERT INTO contact_activity_logs
-        SELECT (jsonb_populate_record(t, jsonb_build_object('id', overlay(t.id::text PLACING 'ffffffff' FROM 1), 'contact_id', ({OTHER})))).*
-        FROM contact_activity_logs t WHERE id = ({ONE})""",
+    "a row doubled": DOUBLED.format("'id', gen_random_uuid(), 'source_audit_id', NULL"),
+    "a row doubled at another contact": DOUBLED.format(f"'id', gen_random_uuid(), 'contact_id', ({OTHER})"),
     "moved to another contact": f"UPDATE contact_activity_logs t SET contact_id = ({OTHER}) WHERE id = ({ONE})",
     "moved to another account": f"""UPDATE contact_activity_logs SET account_id = (SELECT id FROM accounts WHERE crm_organization_id = 2)
         WHERE id = ({ONE})""",
@@ -42,7 +46,8 @@ CORRUPTIONS = {
     "a live row overwritten": f"""UPDATE contact_activity_logs SET origin = 'crm_migration', category = 'contact/update',
         run_id = (SELECT run_id FROM contact_activity_logs WHERE id = ({ONE})) WHERE id = ({LIVE})""",
 }
-BEYOND_MENDING = ("a row doubled", "a live row overwritten")  # loading again overwrites no row of ours that is none, and no live one
+# No other row is loaded over than the candidate's own.
+BEYOND_MENDING = ("a row doubled", "a row doubled at another contact", "a live row overwritten")
 IN_CI = ("a row dropped", "one digit changed inside changes")
 each = [pytest.param(sql, id=name, marks=[] if name in IN_CI else [pytest.mark.fault]) for name, sql in CORRUPTIONS.items()]
 
@@ -73,10 +78,38 @@ def test_damage_is_found_by_verifying_again(console, settings, sql, request):
     corrupt(console, sql)
     code, found = verify(settings)
     said = found["verification"]
+    assert code == 1 and not said["agrees"]
     if "doubled" in request.node.name:
-        assert (said["missing"], said["differing"], found["stale"]) == (0, 0, 1)  # one row too many: listed, the verdict stays
+        assert (said["missing"], said["differing"], said["misfits"], found["stale"]) == (0, 0, 1, 0)
     else:
-        assert code == 1 and not said["agrees"] and said["missing"] + said["differing"] >= 1
+        assert said["missing"] + said["differing"] >= 1
+
+
+@pytest.mark.fault
+def test_a_double_between_load_and_verification_fails_the_run_at_once(console, settings):
+    """To load again would not write over it; once it is gone, the next run is as it should be."""
+    with run_account(settings, point="committed", skip=8) as child:
+        reach(child)
+        corrupt(console, CORRUPTIONS["a row doubled"])
+        thaw(child)
+        assert ended(child) == 1
+    run = Run.objects.get()
+    assert (run.state, run.reason_code) == ("failed", "verification_disagrees")
+    assert run.reason == "Verification disagrees: 1 rows of ours are under an id or an account that is not their own."
+    assert not run.chunks.filter(generation=2).exists()
+    console.change_cdp("DELETE FROM contact_activity_logs WHERE origin = 'crm_migration' AND source_audit_id IS NULL")
+    assert run_here(ORGANISATION).state == "partial"
+    assert_undisturbed(console)
+
+
+@pytest.mark.fault
+def test_a_row_whose_id_is_that_of_a_person_whom_nobody_claims_is_stale(console, settings):
+    """As the rows of a person are whose contact was merged into another."""
+    run_here(ORGANISATION)
+    corrupt(console, SOMEBODYS)
+    code, found = verify(settings)
+    said = found["verification"]
+    assert (code, said["agrees"], said["missing"], said["misfits"], found["stale"]) == (PARTIAL, True, 0, 0, 1)
 
 
 @pytest.mark.fault

@@ -10,7 +10,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from migration import boundary, ledger, watermark, worlds
-from migration.boundary import Audit, Live, Seam
+from migration.boundary import Audit, Seam, Shown
 from migration.models import Account, Run, SetWatermark
 from migration.states import RunMode
 from tests.conftest import Systems
@@ -138,7 +138,7 @@ def entity_of(class_name: str) -> str:
 def test_each_case_of_a_seam(audits: Sequence[float], rows: Sequence[tuple[float, int | None]], wanted: dict[str, int]):
     found = Seam(MARK.isoformat())
     in_crm = [Audit(1, FIRST + at, MARK + timedelta(seconds=second)) for at, second in enumerate(audits)]
-    in_cdp = sorted((Live(1, audit, MARK + timedelta(seconds=second)) for second, audit in rows), key=lambda each: each.at)
+    in_cdp = sorted((Shown(1, audit, MARK + timedelta(seconds=second)) for second, audit in rows), key=lambda each: each.at)
     near = [each for each in in_crm if each.at >= MARK - boundary.AROUND]
     boundary.compare(near, in_cdp, MARK, LAG, found)
     assert {name: value for name, value in vars(found).items() if name not in ("watermark", "examples")} == wanted
@@ -153,14 +153,14 @@ seconds = st.integers(-30, 30)
 def test_unnamed_live_rows_show_as_many_audits_as_they_can_and_each_only_one(audits, rows):
     in_crm = sorted(Audit(person, at, MARK + timedelta(seconds=second)) for at, (person, second) in enumerate(audits))
     in_crm.sort(key=lambda each: (each.at, each.id))
-    in_cdp = sorted((Live(person, None, MARK + timedelta(seconds=second)) for person, second in rows), key=lambda each: each.at)
+    in_cdp = sorted((Shown(person, None, MARK + timedelta(seconds=second)) for person, second in rows), key=lambda each: each.at)
     found = Seam(MARK.isoformat())
     boundary.compare(in_crm, in_cdp, MARK, LAG, found)
     assert found.matched + found.overlaps == most_pairs(in_crm, in_cdp)
     assert found.matched + found.gaps == found.crm_beyond == sum(each.at >= MARK for each in in_crm)
 
 
-def most_pairs(audits: list[Audit], rows: list[Live]) -> int:
+def most_pairs(audits: list[Audit], rows: list[Shown]) -> int:
     """The largest matching, by augmenting paths."""
     taken: dict[int, int] = {}
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from django.db import connections
 
-from migration import attempts, budget, chunks, drafts, ledger, planning, runs, steps, tasks
+from migration import attempts, budget, chunks, drafts, leases, ledger, planning, runs, steps, tasks
 from migration.crm import Crm
 from migration.doors import BrokenOff, translated
 from migration.models import Account, Event, ReadBudget, Run
@@ -283,7 +283,7 @@ def test_of_many_workers_no_more_read_than_may(settings):
     for thread in threads:
         thread.join(30)
     assert sum(chunk is not None for chunk in claimed) == 2
-    assert chunks.reading() == 2
+    assert leases.reading() == 2
 
 
 def test_a_server_that_is_no_replica_has_no_lag(systems):

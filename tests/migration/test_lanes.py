@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from migration import attempts, chunks, runs, steps
+from migration import attempts, chunks, leases, runs, steps
 from migration.doors import Outage
 from migration.models import Account, Chunk, Run
 from migration.states import ChunkState, RunMode, RunState
@@ -77,9 +77,9 @@ def test_the_next_chunk_is_read_while_the_last_waits_to_be_loaded(console, run):
     with locked(console.cdp) as lock, working(run):
         until(lambda: staging(console.cdp) == 2)
         assert states(run)[:3] == [ChunkState.LEASED, ChunkState.LEASED, ChunkState.PENDING]
-        assert (chunks.leases(run), chunks.workers(run), chunks.reading()) == (2, 1, 1)
+        assert (leases.count(run), leases.workers(run), leases.reading()) == (2, 1, 1)
         time.sleep(0.3)
-        assert chunks.leases(run) == 2  # two lanes: no third chunk is begun
+        assert leases.count(run) == 2  # two lanes: no third chunk is begun
         lock.rollback()
     assert set(states(run)) == {ChunkState.DONE}
 
@@ -89,7 +89,7 @@ def test_without_read_ahead_a_worker_holds_one_chunk(console, settings, run):
     with locked(console.cdp) as lock, working(run):
         until(lambda: staging(console.cdp) == 1)
         time.sleep(0.3)
-        assert (chunks.leases(run), staging(console.cdp)) == (1, 1)
+        assert (leases.count(run), staging(console.cdp)) == (1, 1)
         lock.rollback()
     assert set(states(run)) == {ChunkState.DONE}
 
@@ -139,7 +139,7 @@ def test_a_worker_that_is_stopped_hands_back_what_both_lanes_hold(console, run, 
     process = attempts.process
 
     def stopped(chunk: Chunk, *arguments: object, **named: object) -> None:
-        if threading.current_thread() is threading.main_thread() and chunks.leases(run) == 2:
+        if threading.current_thread() is threading.main_thread() and leases.count(run) == 2:
             raise SystemExit
         process(chunk, *arguments, **named)  # type: ignore[arg-type]
 
@@ -148,9 +148,9 @@ def test_a_worker_that_is_stopped_hands_back_what_both_lanes_hold(console, run, 
         threading.Timer(3.0, lock.rollback).start()
         with pytest.raises(SystemExit):
             steps.worked(run, owner=OWNER, turn=60.0)
-        assert chunks.leases(run) == 0
+        assert leases.count(run) == 0
     until(lambda: "second lane" not in {thread.name for thread in threading.enumerate()})
-    assert chunks.leases(run) == 0
+    assert leases.count(run) == 0
     monkeypatch.undo()
     steps.worked(run, owner=OWNER, turn=60.0)
     assert set(states(run)) == {ChunkState.DONE}

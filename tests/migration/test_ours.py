@@ -19,9 +19,9 @@ def passed_over(plan: dict) -> int:
     return plan.get("Rows Removed by Filter", 0) * plan.get("Actual Loops", 1) + sum(map(passed_over, plan.get("Plans", [])))
 
 
-def explained(cdp: Cdp, query: str, parameters: tuple = ()) -> dict:
+def explained(cdp: Cdp, query: str, parameters: tuple = (), index: str = "contact_activity_logs_pkey") -> dict:
     plan = cdp.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", parameters)[0][0][0]["Plan"]
-    assert json.dumps(plan).count('"contact_activity_logs_pkey"') == 1
+    assert json.dumps(plan).count(f'"{index}"') == 1
     return plan
 
 
@@ -39,23 +39,56 @@ def two_accounts(console) -> Account:
 def test_rows_of_accounts_between_are_not_read(console, two_accounts):
     account = two_accounts.cdp_id
     with closing(Cdp()) as cdp:
-        found = ours.keys(cdp, account, cdp.persons(account))
+        claims = cdp.contacts(account, 0, ours.HIGHEST_PERSON)
         there = f"account_id = '{account}' AND origin = 'crm_migration'"
-        assert found == {(int(row[0][:8] + row[0][9:13], 16), row[11]) for row in console.activities(there)}
-        persons = [*cdp.persons(account), 1 << 48]  # the last is more than a row id can carry, so it has no row
-        assert ours.keys(cdp, account, persons) == found
-        lows, highs = [ours.row_id(p, 0) for p in persons[:-1]], [ours.row_id(p, ours.HIGHEST_AUDIT) for p in persons[:-1]]
-        assert passed_over(explained(cdp, ours.OF_PERSONS, (lows, highs, account))) < 20  # live rows have other ids
+        wanted = {(int(row[0][:8] + row[0][9:13], 16), row[11]) for row in console.activities(there)}
+        assert ours.keys(cdp, account, claims) == wanted
+        beyond = claims | {ours.HIGHEST_PERSON + 1: ["00000000-0000-4000-8000-000000000000"]}  # more than a row id can carry: it has no row
+        assert ours.keys(cdp, account, beyond) == wanted
+        live = {(row[2], row[11]) for row in console.activities(f"account_id = '{account}' AND origin = 'live'")}
+        found = ours.of_contacts(cdp, account, claims)
+        assert {(claims[person][0], row.audit) for person, each in found.items() for row in each.live} == live != set()
+        assert {each.away for each in found.values()} == {0}
+        plan = explained(cdp, "SELECT FROM unnest(%s::uuid[]) c CROSS JOIN LATERAL (SELECT FROM contact_activity_logs WHERE contact_id = c OFFSET 0) l",
+                         ([c for contacts in claims.values() for c in contacts],), index="contact_activity_logs_timeline")  # fmt: skip
+        assert (plan["Actual Rows"], passed_over(plan)) == (len(wanted) + len(live), 0)
         cdp.connection.execute(f"{SPANS}; CREATE TEMP TABLE calm_staging AS SELECT id FROM contact_activity_logs WHERE {there}")
         cdp.connection.execute(FILL_SPANS)
-        assert explained(cdp, f"SELECT t.id FROM {IN_SPANS}")["Actual Rows"] == len(found)
+        assert explained(cdp, f"SELECT t.id FROM {IN_SPANS}")["Actual Rows"] == len(wanted)
+
+
+MISFITS = {
+    "under another account": "account_id = (SELECT id FROM accounts WHERE crm_organization_id = 2)",
+    "without an audit": "source_audit_id = NULL",
+    "of another audit": "source_audit_id = source_audit_id + 1000000",
+    "of no version": "id = overlay(id::text PLACING '4' FROM 15)::uuid",
+}
+
+
+@pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS)
+def test_rows_that_we_would_not_write_are_told_from_those_of_another_person(console, two_accounts, change):
+    """At the contact of another person: one row that is merely there, and one that is changed besides."""
+    account = two_accounts.cdp_id
+    with closing(Cdp()) as cdp:
+        claims = cdp.contacts(account, 0, ours.HIGHEST_PERSON)
+        (theirs, others), before = list(claims)[:2], ours.of_contacts(cdp, account, claims)
+        first, second = sorted(ours.keys_of(theirs, before[theirs].ids))[:2]
+        moved = "UPDATE contact_activity_logs SET contact_id = '{}'{} WHERE id = '{}'"
+        console.change_cdp(
+            moved.format(claims[others][0], "", ours.row_id(*first)), moved.format(claims[others][0], f", {change}", ours.row_id(*second))
+        )
+        after = ours.of_contacts(cdp, account, claims)
+        assert (before[others].away, after[others].away, after[others].ids) == (0, 2, before[others].ids)
+        assert ours.keys_of(theirs, after[theirs].ids) == ours.keys_of(theirs, before[theirs].ids) - {first, second}
+        found, nobodys = ours.away(cdp, account, claims[others], others)
+        assert found == [first] and len(nobodys) == 1
 
 
 def test_rows_whose_people_left_are_found_by_the_account_s_runs(console, two_accounts):
     with closing(Cdp()) as cdp:
         assert ours.strays(cdp, two_accounts) == []
         left = cdp.persons(two_accounts.cdp_id)[3]
-        theirs = sorted(ours.keys(cdp, two_accounts.cdp_id, [left]))
+        theirs = sorted(ours.keys(cdp, two_accounts.cdp_id, cdp.contacts(two_accounts.cdp_id, left, left)))
         console.change_cdp(f"DELETE FROM contacts WHERE account_id = '{two_accounts.cdp_id}' AND source_id = {left}")
         assert ours.strays(cdp, two_accounts) == theirs != []
         Run.objects.filter(account=two_accounts).update(account=Account.objects.get(crm_organization_id=2))
