@@ -18,6 +18,7 @@ from migration.states import FINISHED, IllegalMove, RunReason, RunState
 log = logging.getLogger(__name__)
 # By then a tick has sent others. Without an end they would pile up where runs are many and workers few.
 NUDGE_LASTS = timedelta(seconds=90)
+AT_LEAST_APART = timedelta(seconds=30)  # ticks of beat, which sends one a minute
 
 
 def worker_name() -> str:
@@ -78,8 +79,18 @@ def count_effect(*, draft_id: int) -> None:
 
 
 @app.task(name="migration.tick")
+def tick_of_beat() -> None:
+    """What beat sends once a minute. One that comes right after another is left out: ticks pile up while no worker is there to take them.
+
+    By the database's clock: Celery's `expires` goes by that of the worker, and one whose clock is ahead would take every tick for a stale one.
+    """
+    last = ticks.last()
+    if last is None or ticks.now() - last > AT_LEAST_APART:
+        tick()
+
+
 def tick() -> bool:
-    """What beat sends once a minute: dead workers' chunks are freed, every run that has work is nudged; False where the broker is away.
+    """Dead workers' chunks are freed, batches advanced, every run that has work is nudged; False where the broker is away.
 
     Two ticks at once only double nudges.
     """

@@ -9,6 +9,7 @@ from migration import batch_plans, revisions
 from migration.batch_plans import Plan
 from migration.models import Account, Run
 from migration.states import BatchState, RunMode
+from migration.tasks import tick_of_beat
 from tests.faults.processes import (
     ORGANISATION,
     PARTIAL,
@@ -16,6 +17,7 @@ from tests.faults.processes import (
     at_chunk,
     ended,
     finish_by_ticks,
+    is_over,
     process,
     reach,
     run_account,
@@ -27,6 +29,7 @@ from tests.faults.processes import (
 )
 from tests.migration.against_oracle import assert_as_expected
 from tests.migration.conftest import mapping_document, now
+from tests.migration.test_admin_work import sent_to
 from tests.migration.test_batches import ALWAYS
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
@@ -54,6 +57,17 @@ def test_one_worker_s_clock_is_an_hour_off(console, settings, seconds):
             thaw(off)
             assert (ended(off), ended(right)) == (PARTIAL, PARTIAL)
     assert Run.objects.get().chunks.order_by("-attempts")[0].attempts <= 2  # only the one that was stopped was tried again
+    assert_undisturbed(console)
+
+
+@pytest.mark.parametrize("seconds", [-HOUR, HOUR])
+def test_the_only_worker_s_clock_is_an_hour_off(console, settings, broker, seconds):
+    """It takes beat's tick and the nudges for what they are, and brings the run to its end."""
+    run = start(SMALL)
+    with sent_to(broker.url()):
+        tick_of_beat.apply_async()
+    with worker(settings, 1, REDIS_URL=broker.url(), FAULT_CLOCK=str(seconds)):
+        until(partial(is_over, run))
     assert_undisturbed(console)
 
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from migration import runs, steps, tasks, ticks
+from migration import reaper, runs, steps, tasks, ticks
 from migration.models import Run
 from migration.states import ChunkState, RunState
 from tests import factories
@@ -57,3 +57,16 @@ def test_a_run_that_ended_at_this_moment_keeps_no_other_from_its_workers(monkeyp
     assert tasks.tick()
     assert set(nudged) == {ended.pk, other.pk}
     assert ticks.last() is not None
+
+
+@pytest.mark.parametrize(("ago", "ticks_now"), [(None, True), (timedelta(seconds=20), False), (timedelta(seconds=40), True)])
+def test_of_ticks_that_piled_up_one_is_enough(monkeypatch, ago, ticks_now):
+    """By the database's clock: this worker's own is a day ahead."""
+    at = ticks.now()
+    if ago is not None:
+        ticks.record(by="w:1", now=at - ago)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: at + timedelta(days=1))
+    monkeypatch.setattr(reaper, "reap", lambda: None)
+    before = ticks.last()
+    tasks.tick_of_beat()
+    assert (ticks.last() != before) is ticks_now
