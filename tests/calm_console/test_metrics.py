@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 
+import promql_parser
 import pytest
 import yaml
 from django.db import connection
@@ -184,6 +185,25 @@ def test_alerts_dashboard_and_page_name_what_is_told(client, token):
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in told}
     assert page == families
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in used} == families, "each is shown or watched"
+
+
+def test_prometheus_could_evaluate_each_expression():
+    """Parsed, and with the types that each function and operator takes."""
+    assert [(expression, refusal(expression)) for expression in expressions() if refusal(expression)] == []
+
+
+def refusal(expression: str) -> str:
+    """What is wrong with it; "" where nothing is."""
+    try:
+        promql_parser.parse(expression)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("wrong", ["sum(calm_runs", "rate(calm_runs)", "calm_runs > 0 and on(", "histogram_quantile(calm_runs)"])
+def test_a_wrong_expression_would_be_seen(wrong):
+    assert refusal(wrong)
 
 
 def test_values_of_labels_exist():
