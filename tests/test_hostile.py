@@ -1,20 +1,41 @@
-"""Hostile text wherever others can put it: nothing executes, and what cannot be seen is shown. Put in through the systems and moved by a run."""
+"""Hostile text wherever others can put it: nothing executes on any page there is, and what cannot be seen is shown.
+
+It is put in through the systems and moved by a run.
+"""
 
 import json
 from collections.abc import Iterator
+from datetime import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import Group, User
+from django.http import HttpResponse
+from django.test import Client
 from playwright.sync_api import expect
 
 from calm_console.demo.stand_ins import DATA
 from gates import signoffs, standing
+from gates.models import Evidence
 from migration import accounts, budget, drafts, quarantine, revisions
-from migration.models import MappingDraft, QuarantinedCandidate
+from migration.models import (
+    Account,
+    Batch,
+    LinkIndex,
+    LinkOddity,
+    MappingDraft,
+    NameCollision,
+    Notification,
+    QuarantinedCandidate,
+    Run,
+    StaleRow,
+)
 from migration.states import RunMode
 from tests import factories
-from tests.browsing import browser, context, opened_for, seen, site, walk  # noqa: F401 - fixtures
+from tests.browsing import Seen, browser, context, kind_of, opened_for, seen, site, walk  # noqa: F401 - fixtures
+from tests.calm_console.test_security_rights import address, named
 from tests.conftest import Systems, serve_usman
 from tests.migration.conftest import mapping_document, now, run_account
 
@@ -93,6 +114,7 @@ def hostile_mapping() -> dict:
 
 def leave_notes(person: User) -> None:
     by = person.username
+    leave_records(by)
     drafts.start(HOSTILE[:120], by=by, now=now())
     quarantine.waive(QuarantinedCandidate.objects.filter(pk=QuarantinedCandidate.objects.first().pk), note=HOSTILE, by=by, now=now())
     budget.stop(note=LONG, by=by, now=now())
@@ -100,6 +122,48 @@ def leave_notes(person: User) -> None:
     person.groups.add(group)
     newest = standing.of("G", None, now=now()).evidence
     signoffs.sign("G", None, group=group.name, evidence=newest, user=person, note=HOSTILE, now=now())
+
+
+def leave_records(by: str) -> None:
+    """One of each kind that this run has left none of."""
+    account, run = Account.objects.get(crm_organization_id=1), Run.objects.last()
+    NameCollision.objects.create(
+        account=account,
+        role="deal",
+        record_id=1,
+        class_name=HOSTILE,
+        version=1,
+        candidates=[[1, HOSTILE], [2, TEXTS[0]]],
+        first_seen_at=now(),
+    )
+    StaleRow.objects.create(run=run, row_id=uuid4(), person_id=1, audit_id=1)
+    LinkOddity.objects.create(index=LinkIndex.objects.get(), join_row=1, audit_id=1, kind="startless")
+    batch = Batch.objects.create(
+        name=HOSTILE[:120], reason=HOSTILE, days=[0], begins=time(1), ends=time(5), zone="UTC", planned_at=now(), planned_by=by
+    )
+    batch.items.create(position=1, account=account, reason=HOSTILE)
+    Notification.objects.create(
+        uuid=uuid4(), at=now(), kind="run partial", channel="webhook", body={"run": HOSTILE}, run=run, not_before=now(), error=HOSTILE
+    )
+    Evidence.objects.create(
+        gate_id="F", passes=False, findings=[{"ok": False, "sentence": HOSTILE}], facts={HOSTILE: HOSTILE}, configuration={"a": HOSTILE},
+        digest="d" * 64, seconds=1, measured_at=now(), measured_by=by,
+    )  # fmt: skip
+
+
+def unseen(person: User, seen: Seen) -> list[str]:  # noqa: F811 - not the fixture
+    """Addresses of pages whose route the walk has not met: of each route there is, about a record of its kind, as this person."""
+    records = {f"{model._meta.app_label}_{model._meta.model_name}": model.objects.first() for model in admin.site._registry}
+    assert [name for name, record in records.items() if record is None] == []
+    client = Client()
+    client.force_login(person)
+    factories.password_typed(client)
+    left = [there for there in (address(pattern, records) for pattern in named().values()) if not seen.routes[kind_of(there)]]
+    return [there for there in left if is_page(client.get(there))]
+
+
+def is_page(answer: HttpResponse) -> bool:
+    return answer.status_code == 200 and answer["Content-Type"].startswith("text/html")
 
 
 def test_nothing_executes_and_what_hides_is_shown(poisoned, context, seen):  # noqa: F811 - fixtures
@@ -113,6 +177,7 @@ def test_nothing_executes_and_what_hides_is_shown(poisoned, context, seen):  # n
         f"/admin/migration/mappingdraft/{draft.pk}/change/",
         *(f"/admin/migration/mappingdraft/{draft.pk}/edit/{part}/" for part in ("ids", "actor_overrides", "category_overrides")),
         f"/admin/migration/quarantinedcandidate/{candidate.pk}/change/",
+        *(f"/admin/migration/quarantinedcandidate/{act}/?ids={candidate.pk}" for act in ("retry", "waive")),
         "/admin/gates/gate/G/change/",
         "/admin/auth/user/add/",
         "/admin/auth/group/add/",
@@ -122,6 +187,10 @@ def test_nothing_executes_and_what_hides_is_shown(poisoned, context, seen):  # n
         "/api/docs/",
         each=1,
     )
+    walk(page, seen, *unseen(poisoned, seen), each=1)
+    assert unseen(poisoned, seen) == []
+    context.clear_cookies()
+    walk(page, seen, "/admin/login/", "/admin/login/?next=javascript:executed.push(6)", each=1)
     assert seen.faults == []
     assert len(seen.routes) > 40
     ours = {address: text for address, text in seen.pages.items() if "/admin/auth/" not in address}
