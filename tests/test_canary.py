@@ -8,8 +8,9 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from urllib.parse import quote, urlsplit
 
 import psycopg
@@ -48,9 +49,22 @@ COMMANDS = (
     ("sync_accounts",),
     ("publish_mapping", "--file", "calm_console/demo/mapping.json", "--yes"),
     ("run_account", "1", "--mode", "dry-run", "--inline"),
+    ("verify_account", "1"),
+    ("probe_gates", "A", "D"),
+    ("control_run", "1", "pause"),
+    ("retry_quarantine", "--inline"),
+    ("withdraw_run", "1"),
+    ("plan_batch", "1", "--name", "canary", "--yes"),
+    ("compare_receipts",),
+    ("retain",),
     ("tick",),
     ("prepare_cdp",),
 )
+PROCESSES = {
+    "worker": ("celery", "-A", "calm_console", "worker", "--concurrency", "1"),
+    "beat": ("celery", "-A", "calm_console", "beat"),
+    "web": ("gunicorn", "calm_console.wsgi", "--bind", "127.0.0.1:0", "--no-control-socket"),
+}
 
 
 def secret(template: str) -> str:
@@ -107,24 +121,26 @@ def told(text: str) -> list[str]:
 
 def run(environment: dict[str, str], *command: str) -> tuple[str, str]:
     """What a command said, and how it and its children showed in the process list."""
+    return watched(environment, "manage.py", *command)
+
+
+def watched(environment: dict[str, str], *words: str, until: str = "") -> tuple[str, str]:
+    """The same of any program of Python; one that would not end is told to, once it has said `until`."""
     shown: set[str] = set()
-    with subprocess.Popen(
-        [sys.executable, "manage.py", *command],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as child:
+    with (
+        NamedTemporaryFile("w") as output,
+        subprocess.Popen(
+            [sys.executable, *words], cwd=ROOT, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT
+        ) as child,
+    ):
         deadline = time.monotonic() + 50
-        while child.poll() is None and time.monotonic() < deadline:
-            shown.add(subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, timeout=10, check=True).stdout)
-            try:
+        while child.poll() is None and time.monotonic() < deadline and not (until and until in Path(output.name).read_text()):
+            shown.add(subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, timeout=10, check=True).stdout)
+            with suppress(subprocess.TimeoutExpired):
                 child.wait(0.5)
-            except subprocess.TimeoutExpired:
-                continue
-        said = child.stdout.read()
-    return said, "\n".join(shown)
+        child.terminate()
+        child.wait(20)
+        return Path(output.name).read_text(), "\n".join(shown)
 
 
 def tables() -> str:
@@ -143,11 +159,23 @@ def test_commands_that_work_and_wait_say_nothing(role, systems):
     for command in COMMANDS:
         said, shown = run(environment, *command)
         reports.append(said[-400:])
-        assert "Traceback" not in said, (command, said[-2000:])
+        assert "Traceback" not in said and "usage:" not in said, (command, said[-2000:])
+        assert f"manage.py {' '.join(command)}" in shown, "the process list is seen whole"
         assert told(said) == [], command
         assert told(shown) == [], command
     assert told(tables()) == []
     assert [run.state for run in Run.objects.all()] == [RunState.PARTIAL], reports
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_processes_that_wait_for_the_broker_say_nothing(role, systems, tmp_path, name):
+    """Each starts, and says what of it is away, if it asks for it."""
+    environment = canaries(systems) | {"BEAT_SCHEDULE_FILE": str(tmp_path / "schedule"), "PYTHONUNBUFFERED": "1"}
+    until = {"worker": "Cannot connect to redis://", "beat": "maxinterval ->", "web": "Booting worker"}[name]
+    said, shown = watched(environment, "-m", *PROCESSES[name], until=until)
+    assert until in said
+    assert " ".join(PROCESSES[name]) in shown
+    assert (told(said), told(shown)) == ([], [])
 
 
 def test_no_result_of_a_task_is_kept_and_messages_carry_a_number_and_a_time_only(db, settings):
