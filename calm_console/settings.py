@@ -111,7 +111,11 @@ STATUS_REQUESTS_PER_MINUTE = number("STATUS_REQUESTS_PER_MINUTE", 60, least=1)
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def console_database() -> dict[str, object]:
+# A peer that is gone without a word (its host died, a firewall forgot the connection) is given up after a minute, not after the kernel's two hours.
+TCP_PATIENCE: dict[str, Any] = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+
+
+def console_database() -> dict[str, Any]:
     """DATABASE_URL as Django wants it; only PostgreSQL will do."""
     wanted = "DATABASE_URL must name a PostgreSQL database: postgresql://user:password@host:5432/name."
     if not DATABASE_URL.startswith(("postgresql://", "postgres://")):
@@ -121,7 +125,8 @@ def console_database() -> dict[str, object]:
     except ValueError as error:
         raise ImproperlyConfigured(wanted) from error
     options = config.setdefault("OPTIONS", {})
-    options.setdefault("connect_timeout", CONNECT_TIMEOUT_SECONDS)
+    for name, value in ({"connect_timeout": CONNECT_TIMEOUT_SECONDS} | TCP_PATIENCE).items():
+        options.setdefault(name, value)
     # A process that is frozen in the middle of a transaction must not hold its locks for ever: every worker needs them.
     options.setdefault("options", "-c idle_in_transaction_session_timeout=60s")
     return config | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True}

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
+from django.conf import settings as configured
 from django.db import Error as ConsoleError
 from django.db import connection as console
 
@@ -78,11 +80,14 @@ def connect(variable: str, url: str, *, application: str, timeout: int, settings
     if not url:
         raise Misconfigured(f"{variable} is not set: set it to postgresql://user:password@host:5432/name.")
     try:
-        psycopg.conninfo.conninfo_to_dict(url)
+        given = psycopg.conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:  # its text quotes the whole URL, so it may not be seen in a traceback either
         raise Misconfigured(f"{variable} cannot be read as a URL: write postgresql://user:password@host:5432/name.") from None
+    patience: dict[str, Any] = {name: value for name, value in configured.TCP_PATIENCE.items() if name not in given}
     try:
-        connection = psycopg.connect(url, autocommit=True, connect_timeout=timeout, application_name=application, prepare_threshold=None)
+        connection = psycopg.connect(
+            url, autocommit=True, connect_timeout=timeout, application_name=application, prepare_threshold=None, **patience
+        )
     except psycopg.OperationalError as error:
         raise (Outage if is_transient(error) else Misconfigured)(sentence(variable, error)) from error
     with translated(variable):
