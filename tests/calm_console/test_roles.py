@@ -8,6 +8,7 @@ from itertools import count
 
 import psycopg
 import pytest
+import yaml
 from django.conf import settings as configured
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -104,6 +105,28 @@ def test_psql_and_we_give_exactly_these_grants(new_database, name):
     assert rows(second, GRANTS) == EXPECTED[name]
     elevated = "rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls"
     assert rows(first, f"SELECT rolname FROM pg_roles WHERE rolname LIKE 'calm\\_x\\_%' AND ({elevated} OR NOT rolcanlogin)") == []
+
+
+def test_what_compose_has_its_postgresql_run_makes_both_roles_with_the_passwords_in_the_files(new_database, tmp_path):
+    """In the order in which the image runs what is mounted there, and with its options, but for the roles' names."""
+    url = new_database("console")
+    mounts = yaml.safe_load((roles.HERE.parents[1] / "compose.yaml").read_text())["services"]["postgres"]["volumes"]
+    mounted = [mount.split(":") for mount in mounts if ":/docker-entrypoint-initdb.d/" in mount]
+    secrets = {"calm_x_owner": "it's \\ owned", "calm_x_role": "0f5e"}
+    (tmp_path / "console_owner_password").write_text(secrets["calm_x_owner"] + "\n")
+    (tmp_path / "console_password").write_text(secrets["calm_x_role"])
+    given = [word for name in ("owner=calm_x_owner", "role=calm_x_role", f"secrets={tmp_path}") for word in ("-v", name)]
+    assert len(mounted) == 2
+    for file, _, _ in sorted(mounted, key=lambda mount: mount[1]):
+        psql(url, *given, "-f", str(roles.HERE.parents[1] / file))
+    assert rows(url, GRANTS) == EXPECTED["console"]
+    for role, password in secrets.items():
+        parts = psycopg.conninfo.conninfo_to_dict(url) | {"user": role, "password": password}
+        with psycopg.connect(**parts) as by_role:
+            assert by_role.execute("SELECT current_user, has_schema_privilege('public', 'CREATE')").fetchone() == (
+                role,
+                role == "calm_x_owner",
+            )
 
 
 def test_deleting_is_granted_apart(new_database):
