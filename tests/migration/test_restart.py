@@ -18,6 +18,7 @@ from django.db import connection
 
 from migration.models import Account, Chunk, Run
 from migration.states import ChunkState, RunState
+from tests.conftest import PASSWORD, ROLES
 from tests.migration.against_oracle import assert_as_expected
 
 ROOT = Path(__file__).parents[2]
@@ -32,10 +33,9 @@ REDIS_DATABASE = 9  # beside the console's own
 
 
 def environment(settings) -> dict[str, str]:
-    """The environment of a console process that works on this test's databases, with a short lease."""
+    """The environment of a console process that works on this test's databases by the console's own roles, with a short lease."""
     login = connection.settings_dict
-    password = f":{quote(login['PASSWORD'], safe='')}" if login["PASSWORD"] else ""
-    console = f"postgresql://{quote(login['USER'])}{password}@{quote(login['HOST'], safe='')}:{login['PORT']}/{login['NAME']}"
+    console = f"postgresql://{ROLES['console']}:{PASSWORD}@{quote(login['HOST'], safe='')}:{login['PORT']}/{login['NAME']}"
     return os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.open_gates",
         "DATABASE_URL": console,
