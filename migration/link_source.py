@@ -36,6 +36,11 @@ class Source:
         )
         return self.crm.rows(statement.format(classes=literals(self.classes), below=sql.Literal(below)))[0][0]
 
+    def within(self, low: int, high: int) -> int:
+        """How many audits of join rows have an id from `low` (inclusive) to `high` (exclusive), by primary key."""
+        statement = sql.SQL("SELECT count(*) FROM audits WHERE id >= {low} AND id < {high} AND auditable_type IN ({classes})")
+        return self.crm.rows(statement.format(low=sql.Literal(low), high=sql.Literal(high), classes=literals(self.classes)))[0][0]
+
     def next_cut(self, after: int) -> int | None:
         """The join-row id up to which the next batch goes: about BATCH audits of the class that has most; None at the end."""
         statement = sql.SQL(

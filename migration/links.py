@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from django.db import connection, transaction
 from django.db.models import Q
 
+from migration import events
 from migration.crm import Crm
 from migration.doors import Outage
 from migration.link_history import History
@@ -30,6 +31,12 @@ LAG = timedelta(hours=6)  # the longest transaction of the CRM that an extension
 FOREVER = 2**63 - 1
 WAITS, WAIT_SECONDS = 40, 0.5  # for another worker's extension
 KEPT = (DealLink, JoinConcern, LinkOddity)
+QUICK_SECONDS = 1.0  # a count of settled audits that takes no longer is made each time
+SELDOM = 100
+BEGUN_AGAIN = (
+    "Audits of join rows came or went where ids were settled long ago: the index is built anew. Runs that were verified since {since} may rest on "
+    "links that were wrong: run their accounts again."
+)
 PAGE = 20_000  # audit ids at a time, when an extension looks for changed join rows
 LINKS_OF_PERSONS = (
     "SELECT deal_id, person_id, from_audit, to_audit FROM migration_deallink WHERE index_id = %s AND person_id = ANY(%s::bigint[])"
@@ -64,8 +71,9 @@ def up_to_date(mapping: Mapping, crm: Crm, address: str, *, now: datetime, pulse
         if not source.classes:
             mark(index, source.highest_audit(), now)
             return index
-        if index.built and source.settled(index.settled_to) != index.settled_audits:
-            forget(index)  # audits came, or went, where ids were settled long ago: a restored backup, a late import
+        last = index.counted_at
+        if index.built and is_count_due(index, now) and count(index, source, index.settled_to, now) != index.settled_audits:
+            forget(index, since=last, now=now)  # a restored backup, a late import, a purge
         if index.built:
             extend(index, source, now=now, pulse=pulse)
         else:
@@ -111,10 +119,28 @@ def build(index: LinkIndex, source: Source, *, now: datetime, pulse: Pulse) -> N
     extend(index, source, now=now, pulse=pulse)
 
 
-def forget(index: LinkIndex) -> None:
+def is_count_due(index: LinkIndex, now: datetime) -> bool:
+    """Whether to count the settled audits: always where that is quick, else so seldom that a hundredth of the time goes into it."""
+    if index.counted_at is None or index.counting_seconds < QUICK_SECONDS:
+        return True
+    return not timedelta(0) <= now - index.counted_at < SELDOM * timedelta(seconds=index.counting_seconds)
+
+
+def count(index: LinkIndex, source: Source, below: int, now: datetime) -> int:
+    """Count the settled audits; the index remembers when that was, and how long it took."""
+    began = time.monotonic()
+    audits = source.settled(below)
+    index.counted_at, index.counting_seconds = now, time.monotonic() - began
+    index.save(update_fields=["counted_at", "counting_seconds"])
+    return audits
+
+
+def forget(index: LinkIndex, *, since: datetime | None, now: datetime) -> None:
     """Begin the first build again; what is kept is replaced batch by batch, and serves until then."""
-    index.built, index.cursor, index.building_to, index.building_at = False, -1, None, None
-    index.save(update_fields=["built", "cursor", "building_to", "building_at"])
+    moment = f"{since:%Y-%m-%d %H:%M} UTC" if since else "it was built"
+    events.record("link index begun again", BEGUN_AGAIN.format(since=moment), now=now, by="link index")
+    index.built, index.cursor, index.building_to, index.building_at, index.settled_to = False, -1, None, None, 0
+    index.save(update_fields=["built", "cursor", "building_to", "building_at", "settled_to"])
 
 
 def extend(index: LinkIndex, source: Source, *, now: datetime, pulse: Pulse) -> None:
@@ -128,8 +154,16 @@ def extend(index: LinkIndex, source: Source, *, now: datetime, pulse: Pulse) -> 
             for at in range(0, len(changed), 500):
                 replace(index, source.histories(source.of_rows(changed[at : at + 500])))
     mark(index, top, now)
-    index.settled_to = source.first_since(now - LAG, top)
-    index.settled_audits = source.settled(index.settled_to)
+    settle(index, source, source.first_since(now - LAG, top), now=now)
+
+
+def settle(index: LinkIndex, source: Source, to: int, *, now: datetime) -> None:
+    """Take the ids up to `to` for settled. Only what is new among them is counted, where what lies below was counted before."""
+    if 0 < index.settled_to <= to:
+        index.settled_audits += source.within(index.settled_to, to)
+    else:
+        index.settled_audits = count(index, source, to, now)
+    index.settled_to = to
     index.save(update_fields=["settled_to", "settled_audits"])
 
 

@@ -25,6 +25,7 @@ from migration import (
     reaper,
     reconcile,
     runs,
+    ticks,
     verdicts,
     watermark,
     withdrawal,
@@ -180,7 +181,7 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
 
 def links_until_now(run: Run, mapping: mappings.Mapping, crm: Crm) -> LinkIndex:
     """The link index, with whatever links have committed by now: what hangs on one that it does not know is nobody's candidate."""
-    return links.up_to_date(mapping, crm, worlds.address("CRM_DATABASE_URL"), now=timezone.now(), pulse=lambda: holding.pulse(run, crm))
+    return links.up_to_date(mapping, crm, worlds.address("CRM_DATABASE_URL"), now=ticks.now(), pulse=lambda: holding.pulse(run, crm))
 
 
 # --- chunks ---------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def work_here(run: Run) -> None:
 @app.task(name="migration.count_effect")
 def count_effect(*, draft_id: int) -> None:
     """Count what publishing a draft would change."""
-    drafts.count_effect(MappingDraft.objects.get(pk=draft_id), now=timezone.now())
+    drafts.count_effect(MappingDraft.objects.get(pk=draft_id), now=ticks.now())
 
 
 @app.task(name="migration.tick")

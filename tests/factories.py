@@ -114,5 +114,15 @@ def event(of: Run | None = None, **fields: Any) -> Event:
 
 def verification(**figures: Any) -> dict[str, Any]:
     """As reconcile.Verification stores it: ten candidates, all well."""
-    well = {"candidates": 10, "accounted": 10, "missing": 0, "stale": 0, "sampled": 10, "differing": 0, "examples": [], "agrees": True}
+    well = {
+        "candidates": 10,
+        "accounted": 10,
+        "missing": 0,
+        "stale": 0,
+        "sampled": 10,
+        "differing": 0,
+        "misfits": 0,
+        "examples": [],
+        "agrees": True,
+    }
     return well | figures

@@ -129,6 +129,7 @@ MACHINE_TIMES = {
     "Chunk.ended_at": "the database's clock; what came of it says the chunk's state",
     "Chunk.lease_expires_at": "the database's clock; lease_owner says whose",
     "LinkIndex.covered_at": "when the index was extended last",
+    "LinkIndex.counted_at": "when its settled audits were counted last",
     "LinkIndex.building_at": "when its first build began",
     "MappingDraft.effect_at": "when a worker had counted it",
     "NameCollision.first_seen_at": "when a chunk met it first",

@@ -16,6 +16,10 @@ class LinkIndex(models.Model):
     settled_audits = models.BigIntegerField(
         default=0, help_text="Audits of join rows among them; a later count that differs has the index built again."
     )
+    counted_at = models.DateTimeField(
+        null=True, help_text="When they were last counted; where that is slow they are not counted each time."
+    )
+    counting_seconds = models.FloatField(default=0.0, db_default=0.0)
     building_to = models.BigIntegerField(null=True, help_text="Highest audit id when the first build began.")
     building_at = models.DateTimeField(null=True)
 

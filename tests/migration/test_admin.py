@@ -377,7 +377,7 @@ def test_the_head_says_state_reason_and_progress(staff):
 
 
 def test_verification_is_shown_with_its_figures(staff):
-    wrong = factories.verification(accounted=8, missing=2, differing=1, stale=3, agrees=False, examples=["audit 5 has no row"])
+    wrong = factories.verification(accounted=8, missing=2, differing=1, misfits=4, stale=3, agrees=False, examples=["audit 5 has no row"])
     card = section(html(staff, page(factories.run(RunState.FAILED, verification=wrong))), "verification")
     assert text(card).startswith("Verification disagrees")
     assert [(each[0].split(" ")[0], each[1], "should be" in each[0]) for each in rows(card)[1:]] == [
@@ -386,6 +386,7 @@ def test_verification_is_shown_with_its_figures(staff):
         ("missing", "2", True),
         ("sampled", "10", False),
         ("differing", "1", True),
+        ("misfits", "4", True),
         ("stale", "3", False),
     ]
     assert "For example audit 5 has no row" in text(card)
@@ -395,7 +396,14 @@ def test_a_dry_run_does_not_claim_to_have_looked_for_rows(staff):
     run = factories.run(mode=RunMode.DRY_RUN, verification=factories.verification())
     card = section(html(staff, page(run)), "verification")
     assert text(card).startswith("Verification agrees")
-    assert [each[1] for each in rows(card)[1:]] == ["10", "10", *["not in a dry run"] * 4]
+    assert [each[1] for each in rows(card)[1:]] == ["10", "10", *["not in a dry run"] * 5]
+
+
+def test_a_run_that_an_earlier_release_verified_says_nothing_of_misfits(staff):
+    found = factories.verification()
+    del found["misfits"]
+    card = section(html(staff, page(factories.run(RunState.SUCCEEDED, verification=found))), "verification")
+    assert [each[0].split(" ")[0] for each in rows(card)[1:]] == ["candidates", "accounted", "missing", "sampled", "differing", "stale"]
 
 
 def test_predicted_against_actual(staff):

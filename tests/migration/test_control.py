@@ -19,7 +19,7 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from gates.policies import Decision
-from migration import chunks, control, runs, steps, tasks, worlds
+from migration import chunks, control, leases, runs, steps, tasks, worlds
 from migration.doors import Misconfigured
 from migration.models import Account, Chunk, Event, Run
 from migration.pipeline import flow
@@ -124,7 +124,7 @@ def test_a_wish_that_a_worker_brings_about_at_this_very_moment_is_no_error(monke
         runs.settle(Run.objects.get(pk=run.pk), by=OWNER, now=now())
         return False
 
-    monkeypatch.setattr(chunks, "is_held", worker_is_faster)
+    monkeypatch.setattr(leases, "is_held", worker_is_faster)
     assert runs.settle(run, by="ana", now=now()).state == reached
     assert Event.objects.filter(kind=f"run {reached}").count() == 1
 

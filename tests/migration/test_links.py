@@ -13,7 +13,7 @@ from django.db import connection
 from migration import ledger, link_source, links, mapping
 from migration.crm import Crm
 from migration.doors import Outage
-from migration.models import DealLink, JoinConcern, LinkIndex, LinkOddity
+from migration.models import DealLink, Event, JoinConcern, LinkIndex, LinkOddity
 from migration.states import RunMode
 from tests.conftest import Systems, rows
 from tests.migration.conftest import mapping_document, now, run_account
@@ -301,14 +301,53 @@ def test_where_settled_audits_came_or_went_the_index_is_built_again(systems):
         assert after == contents(up_to_date(address=name)), name
         assert after != before, name
         before = after
+    assert Event.objects.filter(kind="link index begun again").count() == len(SETTLED)
+
+
+def test_a_slow_count_of_settled_audits_is_made_seldom_and_tells_since_when_runs_may_rest_on_wrong_links(systems, monkeypatch):
+    systems.change_crm(FILLER.format(moment=AGO("2 days"), first=10_001, last=13_000, but=0))
+    index = up_to_date()
+    assert index.counted_at and index.counting_seconds > 0
+    counted: list[int] = []
+    monkeypatch.setattr(link_source.Source, "settled", spy(link_source.Source.settled, counted))
+    up_to_date()
+    assert len(counted) == 1  # it is quick
+    LinkIndex.objects.update(counting_seconds=20.0)
+    before = contents(index)
+    systems.change_crm(SETTLED["a contact's row less"])
+    assert (contents(up_to_date()), len(counted)) == (before, 1)
+    last = now() - timedelta(seconds=2001)
+    LinkIndex.objects.update(counted_at=last)
+    assert contents(up_to_date()) == contents(up_to_date(address="fresh")) != before
+    event = Event.objects.get(kind="link index begun again")
+    assert event.sentence == links.BEGUN_AGAIN.format(since=f"{last:%Y-%m-%d %H:%M} UTC")
+    LinkIndex.objects.update(counting_seconds=20.0, counted_at=now() + timedelta(days=1))
+    counted.clear()
+    up_to_date()
+    assert len(counted) == 1  # a moment that is still to come says nothing
+
+
+def test_what_is_newly_settled_is_counted_by_itself(systems, monkeypatch):
+    """Two days of audits settle between two looks; what was counted is what lies there."""
+    systems.change_crm(FILLER.format(moment=AGO("5 hours"), first=10_001, last=13_000, but=0))
+    first = up_to_date()
+    add_newer_audits(systems)
+    monkeypatch.setattr(links, "LAG", timedelta(0))
+    LinkIndex.objects.update(counting_seconds=20.0)
+    second = up_to_date()
+    assert second.settled_to > first.settled_to and second.settled_audits > first.settled_audits
+    with closing(Crm()) as crm:
+        assert link_source.Source(DEMO, crm).settled(second.settled_to) == second.settled_audits
 
 
 def spy(original: Any, seen: list[int]) -> Any:
-    def changed_rows(self: link_source.Source, low: int, high: int) -> Any:
-        seen.append(low)
-        return original(self, low, high)
+    """A method of Source that also notes what it was first given."""
 
-    return changed_rows
+    def watched(self: link_source.Source, low: int, *others: int) -> Any:
+        seen.append(low)
+        return original(self, low, *others)
+
+    return watched
 
 
 def test_an_index_of_no_join_classes_is_empty_and_built(systems):
