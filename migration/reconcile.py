@@ -45,9 +45,7 @@ class Verification:
     missing: int = 0  # candidates with no row, no live row and no other outcome
     sampled: int = 0
     differing: int = 0  # sampled rows that are not what mapping them again gives
-    misfits: int = (
-        0  # rows of ours at the account's contacts that nobody would write: under another account, or an id not made of their audit
-    )
+    misfits: int = 0  # rows of ours at the account's contacts under another account, or under an id that is not made of their audit
     examples: list[str] = field(default_factory=list)
     agrees: bool = False
     stale_keys: list[Key] = field(default_factory=list)
