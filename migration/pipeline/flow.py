@@ -148,4 +148,5 @@ def aim(work: Work, world: World) -> Target:
         seam=seam,
         lag=world.seam_lag,
         waived=world.waived,
+        part_of_contact=(work.audit_from, work.audit_to, work.pairs) != (None, None, None),
     )

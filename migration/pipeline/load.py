@@ -13,12 +13,11 @@ import psycopg
 from migration import copytext
 from migration.cdp import Cdp
 from migration.doors import translated
+from migration.pipeline import staging
 from migration.pipeline.problems import Fenced, LiveRowSlippedIn, Problem, Unstorable, failure
 from migration.pipeline.records import Candidate, Quarantined, Receipt
 from migration.pipeline.rows import COLUMNS, RowWriter
 from migration.pipeline.staging import (
-    CLASSIFY_NEW,
-    CLASSIFY_STANDING,
     COUNT,
     FENCE,
     FILL_SPANS,
@@ -49,11 +48,12 @@ class Target:
     seam: str  # timestamptz: nothing before it can be a live row's double
     lag: timedelta
     waived: Waived = frozenset()
+    part_of_contact: bool = False  # of the contact's audits there are more, in other chunks
 
     @property
     def names(self) -> dict[str, object]:
         """The parameters of the statements below."""
-        return {name: value for name, value in vars(self).items() if name != "waived"}
+        return {name: value for name, value in vars(self).items() if name not in ("waived", "part_of_contact")}
 
 
 def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, waived: Waived, receipt: Receipt) -> Receipt:
@@ -173,7 +173,7 @@ def foresee(cdp: Cdp, target: Target, receipt: Receipt) -> Receipt:
 def classify(connection: psycopg.Connection, target: Target, receipt: Receipt) -> int:
     """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind; how many this very run wrote before."""
     occupied = connection.execute(OCCUPIED).fetchone() == (True,)
-    connection.execute(CLASSIFY_STANDING if occupied else CLASSIFY_NEW, target.names)
+    connection.execute(staging.classify(occupied=occupied, part_of_contact=target.part_of_contact), target.names)
     counted = connection.execute(COUNT).fetchall()
     tally: Counter[str] = Counter()
     for outcome, category, actor_kind, old, number, receipt.first in counted:

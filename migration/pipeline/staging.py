@@ -32,14 +32,28 @@ IN_SPANS = "calm_spans CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs W
 OCCUPIED = f"SELECT EXISTS (SELECT FROM {IN_SPANS})"  # noqa: S608 - constants only
 NOTHING = "CROSS JOIN (SELECT NULL::uuid AS id, NULL::text AS category) t"
 
-# The outcome of each staged row that is not simply new. A live row holds the audit; or one without an audit id is so close behind that it
-# may be the same. Live rows are read contact by contact for the same reason.
-CLASSIFY = """
-    INSERT INTO calm_verdict (id, old_category, outcome)
-    WITH live AS MATERIALIZED (
+# The live rows that may matter: all of the chunk's contacts, read contact by contact for the same reason.
+LIVE_OF_CONTACTS = """
         SELECT l.* FROM (SELECT DISTINCT contact_id FROM calm_staging) c CROSS JOIN LATERAL (
             SELECT contact_id, category, occurred_at, source_audit_id FROM contact_activity_logs
-            WHERE contact_id = c.contact_id AND origin = 'live' OFFSET 0) l),
+            WHERE contact_id = c.contact_id AND origin = 'live' OFFSET 0) l"""
+# The same where the chunk is but a part of a contact's audits: to read all that stands there for each part would cost the more the more parts
+# are done. Those that name an audit are looked for one by one, those that name none by time.
+LIVE_OF_ROWS = """
+        SELECT l.* FROM calm_staging s CROSS JOIN LATERAL (
+            SELECT contact_id, category, occurred_at, source_audit_id FROM contact_activity_logs
+            WHERE source_audit_id = s.source_audit_id AND contact_id = s.contact_id AND origin = 'live' OFFSET 0) l
+        UNION ALL
+        SELECT l.* FROM (SELECT contact_id, min(occurred_at) AS first, max(occurred_at) + %(lag)s AS last FROM calm_staging GROUP BY 1) c
+        CROSS JOIN LATERAL (
+            SELECT contact_id, category, occurred_at, source_audit_id FROM contact_activity_logs
+            WHERE contact_id = c.contact_id AND occurred_at BETWEEN c.first AND c.last AND origin = 'live' AND source_audit_id IS NULL OFFSET 0) l"""
+
+# The outcome of each staged row that is not simply new. A live row holds the audit; or one without an audit id is so close behind that it
+# may be the same.
+CLASSIFY = """
+    INSERT INTO calm_verdict (id, old_category, outcome)
+    WITH live AS MATERIALIZED ({live}),
     overlapping AS MATERIALIZED (
         SELECT s.id FROM calm_staging s JOIN live l USING (contact_id, category)
         WHERE l.source_audit_id IS NULL AND s.occurred_at >= %(seam)s::timestamptz AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s)
@@ -51,15 +65,21 @@ CLASSIFY = """
         FROM calm_staging s {t}
         LEFT JOIN live named ON named.source_audit_id = s.source_audit_id AND named.contact_id = s.contact_id) decided
     WHERE outcome IS NOT NULL"""
-CLASSIFY_NEW = CLASSIFY.format(t=NOTHING, standing="")
-CLASSIFY_STANDING = CLASSIFY.format(
-    t=STANDING,
-    standing=f"""
+NEW = {"t": NOTHING, "standing": ""}
+STANDING_ROWS = {
+    "t": STANDING,
+    "standing": f"""
                     WHEN t.id IS NULL THEN NULL
                     WHEN ({SAME}) IS NOT TRUE THEN 'corrected'
                     WHEN t.run_id = %(run)s THEN 'own'
                     ELSE 'unchanged'""",
-)
+}
+
+
+def classify(*, occupied: bool, part_of_contact: bool) -> str:
+    """The statement, by whether any row stands where staged ones belong, and whether the chunk is but a part of a contact's audits."""
+    return CLASSIFY.format(live=LIVE_OF_ROWS if part_of_contact else LIVE_OF_CONTACTS, **(STANDING_ROWS if occupied else NEW))
+
 
 UPSERT = f"""
     INSERT INTO contact_activity_logs AS t (id, account_id, contact_id, category, actor_kind, actor_id, actor_name, occurred_at, changes, context,

@@ -1,0 +1,79 @@
+"""The live rows that decide an outcome are found the same whichever way they are looked for, and a part of a contact reads no whole contact."""
+
+import json
+import random
+from contextlib import closing
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from migration import ours
+from migration.cdp import Cdp
+from migration.pipeline import staging
+from tests.conftest import Systems
+
+NAMES = {"account": UUID(int=1), "run": UUID(int=2), "seam": "-infinity", "lag": timedelta(seconds=10)}
+CATEGORIES = ("note/create", "task/create")
+STAGED = """INSERT INTO calm_staging (id, contact_id, category, actor_kind, occurred_at, source_audit_id, digest, changes, context)
+            VALUES (%s, %s, %s, 'system', %s, %s, %s, '{}', '{}')"""
+LIVE = """INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, origin, source_audit_id)
+          VALUES (%s, %s, %s, %s, 'system', %s, '{}', 'live', %s)"""
+
+
+def fill(systems: Systems, cdp: Cdp, rows: int, seed: int) -> None:
+    """Staged rows of three contacts, and live ones that name one of their audits, another, or none, close by in time or not; some times are infinite."""
+    chance = random.Random(seed)
+    contacts = [uuid4() for _ in range(3)]
+
+    def moment() -> str:
+        second = chance.randrange(rows * 5)
+        return (
+            chance.choice(["infinity", "-infinity"])
+            if chance.random() < 0.02
+            else f"2025-01-01T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z"
+        )
+
+    cdp.connection.execute(f"{staging.STAGING}; {staging.SPANS}; {staging.VERDICT}; TRUNCATE calm_staging, calm_spans, calm_verdict")
+    for audit in range(1, rows + 1):
+        person, contact = chance.choice(list(enumerate(contacts, 1)))
+        cdp.connection.execute(STAGED, (ours.row_id(person, audit), contact, chance.choice(CATEGORIES), moment(), audit, uuid4()))
+    cdp.connection.execute(staging.FILL_SPANS)
+    for audit in range(1, rows + 1):
+        named = chance.choice([audit, audit + rows, None, None])
+        cdp.connection.execute(LIVE, (uuid4(), NAMES["account"], chance.choice(contacts), chance.choice(CATEGORIES), moment(), named))
+
+
+def verdicts(cdp: Cdp, *, occupied: bool, part_of_contact: bool) -> list[tuple]:
+    cdp.connection.execute("TRUNCATE calm_verdict")
+    cdp.connection.execute(staging.classify(occupied=occupied, part_of_contact=part_of_contact), NAMES)
+    return cdp.rows("SELECT id::text, old_category, outcome FROM calm_verdict ORDER BY 1, 2, 3")
+
+
+@pytest.mark.parametrize("occupied", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_live_rows_decide_the_same_row_by_row_as_contact_by_contact(systems, seed, occupied):
+    with closing(Cdp()) as cdp:
+        fill(systems, cdp, 200, seed)
+        by_row, by_contact = (verdicts(cdp, occupied=occupied, part_of_contact=part) for part in (True, False))
+    assert by_row == by_contact
+    assert {outcome for _, _, outcome in by_row} == {"already_live", "probable_overlap"}
+
+
+def test_a_part_of_a_contact_s_audits_does_not_read_all_that_stands_there(systems):
+    """A thousand rows of ours at the contact, of other parts: none of them is looked at."""
+    contact = uuid4()
+    systems.change_cdp(
+        f"""INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, origin, source_audit_id, run_id)
+            SELECT gen_random_uuid(), '{NAMES["account"]}', '{contact}', 'note/create', 'system', '2025-01-01'::timestamptz + n * interval '1 minute',
+                   '{{}}', 'crm_migration', n, '{NAMES["run"]}' FROM generate_series(1, 1000) n""",
+        "ANALYZE contact_activity_logs",
+    )
+    with closing(Cdp()) as cdp:
+        cdp.connection.execute(f"{staging.STAGING}; {staging.SPANS}; {staging.VERDICT}")
+        cdp.connection.execute(STAGED, (ours.row_id(1, 5000), contact, "note/create", "2025-06-01T00:00:00Z", 5000, uuid4()))
+        plans = [
+            json.dumps(cdp.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {staging.classify(occupied=False, part_of_contact=part)}", NAMES)[0][0])
+            for part in (True, False)
+        ]
+    assert ['"Rows Removed by Filter": 1000' in plan for plan in plans] == [False, True]
