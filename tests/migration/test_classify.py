@@ -3,7 +3,7 @@
 import json
 import random
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -27,12 +27,9 @@ def fill(systems: Systems, cdp: Cdp, rows: int, seed: int) -> None:
     contacts = [uuid4() for _ in range(3)]
 
     def moment() -> str:
-        second = chance.randrange(rows * 5)
-        return (
-            chance.choice(["infinity", "-infinity"])
-            if chance.random() < 0.02
-            else f"2025-01-01T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z"
-        )
+        if chance.random() < 0.02:
+            return chance.choice(["infinity", "-infinity"])
+        return str(datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=chance.randrange(rows * 5)))
 
     cdp.connection.execute(f"{staging.STAGING}; {staging.SPANS}; {staging.VERDICT}; TRUNCATE calm_staging, calm_spans, calm_verdict")
     for audit in range(1, rows + 1):
