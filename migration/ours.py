@@ -37,7 +37,7 @@ AWAY = f"""
 
 # Through the index on run_id. A row whose person a contact of the account claims is none.
 STRAYS = f"""
-    SELECT {PERSON} AS person, source_audit_id FROM contact_activity_logs
+    SELECT id::text, {PERSON}, source_audit_id, true FROM contact_activity_logs
     WHERE run_id = ANY(%(runs)s) AND account_id = %(account)s AND origin = 'crm_migration' AND {PERSON} NOT IN (
         SELECT source_id FROM contacts WHERE account_id = %(account)s AND source = 'crm' AND source_id >= 0)
     ORDER BY id"""  # noqa: S608 - constants only
@@ -93,17 +93,28 @@ def audit_of(text: str) -> int:
     return int(text, 16) & HIGHEST_AUDIT
 
 
-def away(cdp: Cdp, account: UUID, contacts: list[str], person: int) -> tuple[list[Key], list[str]]:
-    """Rows of ours at a person's contacts that are not that person's: keys of those that are another's of the account, and ids of those that
-    are no row that we would write: under another account, or under an id that is not made of the row's own audit."""
-    others, nobodys = [], []
-    for key, owner, audit, of_account in cdp.rows(AWAY, {"account": account, "contacts": contacts}):
-        made = audit is not None and 0 <= audit <= HIGHEST_AUDIT and row_id(owner, audit) == key
-        if not (made and of_account):
-            nobodys.append(key)
-        elif owner != person:
-            others.append((owner, audit))
-    return others, nobodys
+class Found(NamedTuple):
+    """Rows of ours where the account's candidates have none."""
+
+    others: list[Key]  # under the id of another person's row
+    misfits: list[str]  # ids of rows that we would not write: under another account, or under an id that is not made of the row's own audit
+
+
+def told_apart(rows: list[tuple[str, int, int | None, bool]]) -> Found:
+    """Of (id, the person that it tells, audit, whether it is of the account)."""
+    found = Found([], [])
+    for row, person, audit, of_account in rows:
+        if of_account and audit is not None and 0 <= audit <= HIGHEST_AUDIT and row_id(person, audit) == row:
+            found.others.append((person, audit))
+        else:
+            found.misfits.append(row)
+    return found
+
+
+def away(cdp: Cdp, account: UUID, contacts: list[str], person: int) -> Found:
+    """Rows of ours at a person's contacts that are not that person's."""
+    others, misfits = told_apart(cdp.rows(AWAY, {"account": account, "contacts": contacts}))
+    return Found([key for key in others if key[0] != person], misfits)
 
 
 def runs_of(cdp: Cdp, account: Account) -> set[UUID]:
@@ -112,6 +123,6 @@ def runs_of(cdp: Cdp, account: Account) -> set[UUID]:
     return {*known, *(row[0] for row in cdp.rows("SELECT DISTINCT run_id FROM calm.receipts WHERE account_id = %s", (account.cdp_id,)))}
 
 
-def strays(cdp: Cdp, account: Account) -> list[Key]:
-    """Keys of rows of ours whose person no contact of the account claims any more."""
-    return cdp.rows(STRAYS, {"runs": list(runs_of(cdp, account)), "account": account.cdp_id})
+def strays(cdp: Cdp, account: Account) -> Found:
+    """Rows of ours whose person no contact of the account claims any more, wherever they stand."""
+    return told_apart(cdp.rows(STRAYS, {"runs": list(runs_of(cdp, account)), "account": account.cdp_id}))

@@ -45,16 +45,21 @@ class Verification:
     missing: int = 0  # candidates with no row, no live row and no other outcome
     sampled: int = 0
     differing: int = 0  # sampled rows that are not what mapping them again gives
-    misfits: int = 0  # rows of ours at the account's contacts under another account, or under an id that is not made of their audit
     examples: list[str] = field(default_factory=list)
     agrees: bool = False
     stale_keys: list[Key] = field(default_factory=list)
+    misfit_rows: set[str] = field(default_factory=set)
     lacking: list[Key] = field(default_factory=list)
 
     @property
     def stale(self) -> int:
         """Rows of ours that are candidates no more."""
         return len(self.stale_keys)
+
+    @property
+    def misfits(self) -> int:
+        """Rows of ours under another account, or under an id that is not made of their audit."""
+        return len(self.misfit_rows)
 
     @property
     def may_be_mended(self) -> bool:
@@ -92,7 +97,7 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
         if run.writes:
             found.lacking += look_closely(source, there, batch, world, aside, found)
     if run.writes:
-        found.stale_keys = sorted({*found.stale_keys, *strays(run, world, ledger, found)})
+        look_for_strays(run, world, ledger, found)
         found.missing = len(found.lacking)
         for person, audit in found.lacking[:EXAMPLES]:
             found.example(f"audit {audit} of CRM person {person} has no row and no other outcome")
@@ -101,11 +106,19 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
     return found, seams
 
 
-def strays(run: Run, world: World, ledger: Ledger, found: Verification) -> list[Key]:
+def look_for_strays(run: Run, world: World, ledger: Ledger, found: Verification) -> None:
     """Rows of ours whose person left the account. Not looked for where there can be none: all that the account's one run loaded was found."""
-    if ours.runs_of(world.cdp, run.account) == {run.uuid} and found.rows == ledger.written + ledger.corrected + ledger.unchanged:
-        return []
-    return ours.strays(world.cdp, run.account)
+    if ours.runs_of(world.cdp, run.account) != {run.uuid} or found.rows != ledger.written + ledger.corrected + ledger.unchanged:
+        others, misfits = ours.strays(world.cdp, run.account)
+        found.stale_keys = sorted({*found.stale_keys, *others})
+        add_misfits(misfits, found)
+
+
+def add_misfits(rows: list[str], found: Verification) -> None:
+    for row in rows:
+        if row not in found.misfit_rows:
+            found.example(f"row {row} is under an id or an account that is not its own")
+    found.misfit_rows.update(rows)
 
 
 @dataclass(frozen=True)
@@ -187,11 +200,9 @@ def look_closely(
 
 def look_at_misfits(person: int, batch: Batch, world: World, found: Verification) -> None:
     """Rows of ours that stand at a person's contacts and are not that person's. Where they are another's of the account they are stale there."""
-    others, nobodys = ours.away(world.cdp, world.account_id, batch.claims[person], person)
+    others, misfits = ours.away(world.cdp, world.account_id, batch.claims[person], person)
     found.stale_keys += others
-    found.misfits += len(nobodys)
-    for row in nobodys:
-        found.example(f"row {row} at a contact of CRM person {person} is under an id or an account that is not its own")
+    add_misfits(misfits, found)
 
 
 def less(ids: str, person: int, aside: set[Key]) -> str:

@@ -86,6 +86,24 @@ def test_damage_is_found_by_verifying_again(console, settings, sql, request):
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name != "a live row overwritten"])
+def test_damage_is_found_by_the_next_run(console, settings, name):
+    """It finds what it loads itself and what an earlier one did; what can be mended is, a double makes it fail, and it says which row that is."""
+    run_here(ORGANISATION)
+    corrupt(console, CORRUPTIONS[name])
+    run = run_here(ORGANISATION)
+    if name in BEYOND_MENDING:
+        (double,) = (row[0] for row in console.activities("origin = 'crm_migration'") if row[0][14] == "4")
+        assert (run.state, run.reason_code, run.stale) == ("failed", "verification_disagrees", 0)
+        assert run.verification["examples"] == [f"row {double} is under an id or an account that is not its own"]
+        console.change_cdp(f"DELETE FROM contact_activity_logs WHERE id = '{double}'")
+        assert run_here(ORGANISATION).state == "partial"
+    else:
+        assert (run.state, ledger.of(run).corrected + ledger.of(run).written >= 1) == ("partial", True)
+    assert_undisturbed(console)
+
+
+@pytest.mark.fault
 def test_a_double_between_load_and_verification_fails_the_run_at_once(console, settings):
     """To load again would not write over it; once it is gone, the next run is as it should be."""
     with run_account(settings, point="committed", skip=8) as child:
