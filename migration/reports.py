@@ -98,6 +98,6 @@ def verdict(run: Run) -> str:
         return f"{found['candidates']:,} candidates counted afresh on the source, {found['accounted']:,} in the ledger"
     if found["agrees"]:
         return f"agrees: {found['candidates']:,} candidate keys read afresh and found, {found['sampled']:,} rows mapped again and equal"
-    misfits = f"{found['misfits']:,} rows under an id or an account that is not their own; " if found.get("misfits") else ""
+    misfits = f"{found['misfits']:,} under an id or an account not their own; " if found.get("misfits") else ""
     counts = f"{found['missing']:,} missing, {found['differing']:,} of {found['sampled']:,} sampled rows differ; {misfits}"
     return f"DISAGREES: {counts}{'; '.join(found['examples'])}"

@@ -61,7 +61,11 @@ def chunks_to_repeat(run: Run, lacking: list[reconcile.Key]) -> list[int]:
 
 def disagreement(found: reconcile.Verification) -> str:
     parts = [f"the source has {found.candidates} candidates, the ledger {found.accounted}"] if found.candidates != found.accounted else []
-    parts += [f"{found.missing} candidates are missing in the CDP"] if found.missing else []
-    parts += [f"{found.differing} of {found.sampled} sampled rows are not what mapping them again gives"] if found.differing else []
-    parts += [f"{found.misfits} rows of ours are under an id or an account that is not their own"] if found.misfits else []
+    parts += [f"{some(found.missing, 'candidate')} missing in the CDP"] if found.missing else []
+    parts += [f"{found.differing} of {found.sampled} sampled rows differ from what mapping them again gives"] if found.differing else []
+    parts += [f"{some(found.misfits, 'row')} under an id or an account that is not its own"] if found.misfits else []
     return f"Verification disagrees: {', '.join(parts)}."
+
+
+def some(number: int, noun: str) -> str:
+    return f"{number} {noun} is" if number == 1 else f"{number} {noun}s are"

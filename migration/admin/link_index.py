@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 
 from migration.admin import links
-from migration.admin.display import NOTHING, moment, number, pill
+from migration.admin.display import NOTHING, duration, moment, number, pill
 from migration.admin.filters import ByNumber
 from migration.admin.records import RecordAdmin
 from migration.models import LinkIndex, LinkOddity
@@ -24,7 +24,7 @@ class LinkIndexAdmin(RecordAdmin):
     search_fields = ("key",)
     search_help_text = "Its key: a digest of the CRM's address and the join classes."
     number_fields = ("pk",)
-    fields = ("state", "covers", "covered", "settled", "audits", "odd", "key")
+    fields = ("state", "covers", "covered", "settled", "audits", "counted", "odd", "key")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LinkIndex]:
         return super().get_queryset(request).annotate(odd=Count("oddities"))
@@ -52,6 +52,10 @@ class LinkIndexAdmin(RecordAdmin):
     @admin.display(description="join rows' audits settled")
     def audits(self, index: LinkIndex) -> str:
         return number(index.settled_audits)
+
+    @admin.display(description="last counted")
+    def counted(self, index: LinkIndex) -> str:
+        return format_html("{}, in {}", moment(index.counted_at), duration(index.counting_seconds)) if index.counted_at else NOTHING
 
     @admin.display(description="oddities")
     def odd(self, index: Any) -> str:

@@ -113,7 +113,7 @@ def test_a_double_between_load_and_verification_fails_the_run_at_once(console, s
         assert ended(child) == 1
     run = Run.objects.get()
     assert (run.state, run.reason_code) == ("failed", "verification_disagrees")
-    assert run.reason == "Verification disagrees: 1 rows of ours are under an id or an account that is not their own."
+    assert run.reason == "Verification disagrees: 1 row is under an id or an account that is not its own."
     assert not run.chunks.filter(generation=2).exists()
     console.change_cdp("DELETE FROM contact_activity_logs WHERE origin = 'crm_migration' AND source_audit_id IS NULL")
     assert run_here(ORGANISATION).state == "partial"

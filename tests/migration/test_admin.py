@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from migration import ledger
 from migration.admin import charts, display, run_report
 from migration.admin.quarantine import EXPLAINED
-from migration.models import Account, Chunk, Event, MappingRevision, QuarantinedCandidate, Run
+from migration.models import Account, Chunk, Event, LinkIndex, MappingRevision, QuarantinedCandidate, Run
 from migration.pipeline.problems import Problem
 from migration.pipeline.records import Quarantined
 from migration.states import ChunkState, Reason, RunMode, RunState
@@ -606,3 +606,11 @@ def test_a_share_never_rounds_to_all_or_nothing(part, whole, says):
 )
 def test_durations(seconds, says):
     assert display.duration(seconds) == says
+
+
+def test_a_link_index_says_when_its_settled_audits_were_counted_and_how_long_that_took(staff):
+    known = {"built": True, "covers_to": 9, "covered_at": NOON, "settled_audits": 69_000_000}
+    counted = LinkIndex.objects.create(key="a", counted_at=NOON, counting_seconds=23.4, **known)
+    never = LinkIndex.objects.create(key="b", **known)
+    assert f"Last counted {NOON:%Y-%m-%d %H:%M:%S} UTC, in 23 s" in text(html(staff, page(counted)))
+    assert "Last counted —" in text(html(staff, page(never)))
