@@ -12,11 +12,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import Model, Q
+from psycopg import sql
 
 from migration import events
 from migration.crm import Crm
@@ -188,19 +189,30 @@ def replace(index: LinkIndex, histories: dict[tuple[Role, int], History]) -> Non
 
 
 def keep(index: LinkIndex, histories: dict[tuple[Role, int], History]) -> None:
-    links, concerns, oddities = [], [], []
+    links: list[tuple] = []  # in the order of the models' columns
+    concerns: list[tuple] = []
+    oddities: list[tuple] = []
     for (role, row), history in histories.items():
-        mine = {"index": index, "join_row": kept_id(role, row)}
+        mine = (index.pk, kept_id(role, row))
         if role == Role.DEAL_CONTACT_JOIN:
-            links += [DealLink(**mine, **asdict(link)) for link in history.links]
-            concerns += [JoinConcern(**mine, **asdict(concern)) for concern in history.concerns]
-            oddities += [LinkOddity(**mine, audit_id=audit, kind="contactless") for audit in history.contactless]
-            oddities += [LinkOddity(**mine, audit_id=audit, kind="startless") for audit in history.startless]
+            links += [(*mine, link.person_id, link.deal_id, link.from_audit, link.to_audit) for link in history.links]
+            concerns += [(*mine, each.audit_id, each.person_id, each.deal_id, None, each.moved) for each in history.concerns]
+            oddities += [(*mine, audit, "contactless") for audit in history.contactless]
+            oddities += [(*mine, audit, "startless") for audit in history.startless]
         else:
-            concerns += [JoinConcern(**mine, deal_id=b.deal_id, audit_id=b.audit_id, company_id=b.other_id) for b in history.belongings]
-    DealLink.objects.bulk_create(links, batch_size=2000)
-    JoinConcern.objects.bulk_create(concerns, batch_size=2000)
-    LinkOddity.objects.bulk_create(oddities, batch_size=2000)
+            concerns += [(*mine, each.audit_id, None, each.deal_id, each.other_id, "") for each in history.belongings]
+    append(DealLink, links)
+    append(JoinConcern, concerns)
+    append(LinkOddity, oddities)
+
+
+def append(model: type[Model], rows: list[tuple]) -> None:
+    """COPY rows of the model's columns but its id, in their order: `bulk_create` took a quarter of a build's time."""
+    columns = sql.SQL(", ").join(sql.Identifier(field.attname) for field in model._meta.concrete_fields if not field.primary_key)
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(model._meta.db_table), columns)
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
 
 
 def kept_id(role: Role, row: int) -> int:
