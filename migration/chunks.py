@@ -89,7 +89,7 @@ def free(run: Run | None = None) -> list[Chunk]:
 
 
 def let_go(run: Run, *, owner: str) -> None:
-    """Hand back whatever a worker that is stopped holds of the run, wherever in its work that was; the attempt does not count."""
+    """Hand back whatever a worker that has to stop holds of the run, wherever in its work that was; the attempt does not count."""
     connection.close()  # it may have been left in the middle of a statement
     run.chunks.filter(state=ChunkState.LEASED, lease_owner=owner).update(
         state=ChunkState.PENDING, attempts=F("attempts") - 1, lease_owner="", lease_expires_at=None, reason="the worker was stopped"

@@ -3,13 +3,13 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from enum import StrEnum
 from uuid import uuid4
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
@@ -207,6 +207,12 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
             several.work(world, ahead=settings.READ_AHEAD and leases.waiting(run) > 1)
     except (SystemExit, KeyboardInterrupt):
         chunks.let_go(run, owner=owner)
+        raise
+    except Exception:
+        with suppress(
+            DatabaseError
+        ):  # what was met right after a claim has handed nothing back; without the console its lease has to run out
+            chunks.let_go(run, owner=owner)
         raise
     run.refresh_from_db()
     if run.state in (RunState.PAUSING, RunState.CANCELLING):

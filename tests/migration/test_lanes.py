@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from migration import attempts, chunks, leases, runs, steps
 from migration.doors import Outage
@@ -163,3 +163,19 @@ def test_a_role_with_too_few_connections_for_two_lanes_works_with_one(console, r
     monkeypatch.setattr("migration.lanes.Cdp", refused)
     steps.worked(run, owner=OWNER, turn=60.0)
     assert set(states(run)) == {ChunkState.DONE}
+
+
+@pytest.mark.parametrize("broken", ["migration.runs.goes_on", "migration.budget.most_audits"])
+def test_an_outage_right_after_a_claim_leaves_no_chunk_behind_and_counts_no_attempt(run, monkeypatch, broken):
+    """Between the claim and the first phase: nobody but the worker's turn itself knows of the chunk."""
+
+    def away(*_: object) -> None:
+        raise OperationalError("the connection was cut")
+
+    monkeypatch.setattr(broken, away)
+    with pytest.raises(OperationalError):
+        steps.worked(run, owner=OWNER, turn=60.0)
+    assert set(run.chunks.values_list("state", "attempts", "lease_owner")) == {(ChunkState.PENDING, 0, "")}
+    monkeypatch.undo()
+    steps.worked(run, owner=OWNER, turn=60.0)
+    assert set(run.chunks.values_list("state", "attempts")) == {(ChunkState.DONE, 1)}
