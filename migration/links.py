@@ -207,7 +207,7 @@ def keep(index: LinkIndex, histories: dict[tuple[Role, int], History]) -> None:
 
 
 def append(model: type[Model], rows: list[tuple]) -> None:
-    """COPY rows of the model's columns but its id, in their order: `bulk_create` took a quarter of a build's time."""
+    """COPY rows of the model's columns but its id, in their order: what `bulk_create` took longer is in docs/performance.md."""
     columns = sql.SQL(", ").join(sql.Identifier(field.attname) for field in model._meta.concrete_fields if not field.primary_key)
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(model._meta.db_table), columns)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:

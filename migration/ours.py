@@ -54,9 +54,7 @@ class Live(NamedTuple):
 class There(NamedTuple):
     """What stands at the contacts that claim one person."""
 
-    ids: str = (
-        ""  # of the account's rows of ours for that person, ascending: the lower half of each row's id in hexadecimal, between commas
-    )
+    ids: str = ""  # lower halves of the ids of that person's rows of ours, ascending: hexadecimal, between commas
     away: int = 0  # rows of ours that are another person's, another account's, or nobody's
     live: tuple[Live, ...] = ()
 

@@ -209,9 +209,8 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
         chunks.let_go(run, owner=owner)
         raise
     except Exception:
-        with suppress(
-            DatabaseError
-        ):  # what was met right after a claim has handed nothing back; without the console its lease has to run out
+        # What was met right after a claim has handed nothing back; where the console is away its lease has to run out.
+        with suppress(DatabaseError):
             chunks.let_go(run, owner=owner)
         raise
     run.refresh_from_db()

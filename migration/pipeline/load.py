@@ -13,7 +13,6 @@ import psycopg
 from migration import copytext
 from migration.cdp import Cdp
 from migration.doors import translated
-from migration.pipeline import staging
 from migration.pipeline.problems import Fenced, LiveRowSlippedIn, Problem, Unstorable, failure
 from migration.pipeline.records import Candidate, Quarantined, Receipt
 from migration.pipeline.rows import COLUMNS, RowWriter
@@ -29,6 +28,7 @@ from migration.pipeline.staging import (
     STAGING,
     UPSERT,
     VERDICT,
+    classifying,
 )  # fmt: skip
 from migration.states import Reason
 
@@ -173,7 +173,7 @@ def foresee(cdp: Cdp, target: Target, receipt: Receipt) -> Receipt:
 def classify(connection: psycopg.Connection, target: Target, receipt: Receipt) -> int:
     """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind; how many this very run wrote before."""
     occupied = connection.execute(OCCUPIED).fetchone() == (True,)
-    connection.execute(staging.classify(occupied=occupied, part_of_contact=target.part_of_contact), target.names)
+    connection.execute(classifying(occupied=occupied, part_of_contact=target.part_of_contact), target.names)
     counted = connection.execute(COUNT).fetchall()
     tally: Counter[str] = Counter()
     for outcome, category, actor_kind, old, number, receipt.first in counted:

@@ -76,7 +76,7 @@ STANDING_ROWS = {
 }
 
 
-def classify(*, occupied: bool, part_of_contact: bool) -> str:
+def classifying(*, occupied: bool, part_of_contact: bool) -> str:
     """The statement, by whether any row stands where staged ones belong, and whether the chunk is but a part of a contact's audits."""
     return CLASSIFY.format(live=LIVE_OF_ROWS if part_of_contact else LIVE_OF_CONTACTS, **(STANDING_ROWS if occupied else NEW))
 

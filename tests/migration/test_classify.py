@@ -43,7 +43,7 @@ def fill(systems: Systems, cdp: Cdp, rows: int, seed: int) -> None:
 
 def verdicts(cdp: Cdp, *, occupied: bool, part_of_contact: bool) -> list[tuple]:
     cdp.connection.execute("TRUNCATE calm_verdict")
-    cdp.connection.execute(staging.classify(occupied=occupied, part_of_contact=part_of_contact), NAMES)
+    cdp.connection.execute(staging.classifying(occupied=occupied, part_of_contact=part_of_contact), NAMES)
     return cdp.rows("SELECT id::text, old_category, outcome FROM calm_verdict ORDER BY 1, 2, 3")
 
 
@@ -70,7 +70,7 @@ def test_a_part_of_a_contact_s_audits_does_not_read_all_that_stands_there(system
         cdp.connection.execute(f"{staging.STAGING}; {staging.SPANS}; {staging.VERDICT}")
         cdp.connection.execute(STAGED, (ours.row_id(1, 5000), contact, "note/create", "2025-06-01T00:00:00Z", 5000, uuid4()))
         plans = [
-            json.dumps(cdp.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {staging.classify(occupied=False, part_of_contact=part)}", NAMES)[0][0])
+            json.dumps(cdp.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {staging.classifying(occupied=False, part_of_contact=part)}", NAMES)[0][0])
             for part in (True, False)
         ]
     assert ['"Rows Removed by Filter": 1000' in plan for plan in plans] == [False, True]
