@@ -59,7 +59,9 @@ def test_a_run_that_ended_at_this_moment_keeps_no_other_from_its_workers(monkeyp
     assert ticks.last() is not None
 
 
-@pytest.mark.parametrize(("ago", "ticks_now"), [(None, True), (timedelta(seconds=20), False), (timedelta(seconds=40), True)])
+@pytest.mark.parametrize(
+    ("ago", "ticks_now"), [(None, True), (timedelta(seconds=20), False), (timedelta(seconds=40), True), (timedelta(hours=-1), True)]
+)
 def test_of_ticks_that_piled_up_one_is_enough(monkeypatch, ago, ticks_now):
     """By the database's clock: this worker's own is a day ahead."""
     at = ticks.now()
