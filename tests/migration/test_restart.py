@@ -48,12 +48,12 @@ def environment(settings) -> dict[str, str]:
 
 
 @contextmanager
-def process(settings, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A console process in the background; ended with the block if it still runs."""
+def process(settings, *command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A console process in the background, with more environment variables; ended with the block if it still runs."""
     child = subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,
-        env=environment(settings),
+        env=environment(settings) | variables,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -66,8 +66,8 @@ def process(settings, *command: str) -> Iterator[subprocess.Popen[bytes]]:
         child.communicate()
 
 
-def run_account(settings, *options: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    return process(settings, "manage.py", "run_account", str(ORGANISATION), "--mode", "production", *options)
+def run_account(settings, *options: str, **variables: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return process(settings, "manage.py", "run_account", str(ORGANISATION), "--mode", "production", *options, **variables)
 
 
 def exit_code(child: subprocess.Popen[bytes]) -> int:
