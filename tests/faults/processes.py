@@ -27,7 +27,6 @@ ORGANISATION = test_restart.ORGANISATION
 PARTIAL = test_restart.PARTIAL
 PATIENCE = 60.0
 CHUNK_SIZE = 60
-SHORT_IDLE = "?options=-c%20idle_in_transaction_session_timeout%3D2s"  # instead of the settings' minute
 ROOT = test_restart.ROOT
 
 
@@ -43,8 +42,7 @@ class Child(subprocess.Popen):
 @contextmanager
 def process(settings, *command: str, point: str = "", skip: int = 0, **variables: str) -> Iterator[Child]:
     """A console process in a group of its own; its whole group is killed with the block."""
-    given = test_restart.environment(settings) | {"DJANGO_SETTINGS_MODULE": "tests.faults.settings"}
-    given["DATABASE_URL"] += SHORT_IDLE
+    given = test_restart.environment(settings, idle="2s") | {"DJANGO_SETTINGS_MODULE": "tests.faults.settings"}
     given |= {"FAULT_POINT": point, "FAULT_SKIP": str(skip)} | variables
     with tempfile.TemporaryFile() as said:
         child = Child([sys.executable, *command], cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=said, start_new_session=True)

@@ -32,10 +32,14 @@ REDIS_DATABASE = 9  # beside the console's own
 # --- processes ------------------------------------------------------------------------------------------------------
 
 
-def environment(settings) -> dict[str, str]:
-    """The environment of a console process that works on this test's databases by the console's own roles, with a short lease."""
+def environment(settings, idle: str = "10s") -> dict[str, str]:
+    """The environment of a console process that works on this test's databases by the console's own roles, with a short lease.
+
+    A frozen one keeps its locks in the console's database for `idle`, instead of the settings' minute, which is all our patience.
+    """
     login = connection.settings_dict
     console = f"postgresql://{ROLES['console']}:{PASSWORD}@{quote(login['HOST'], safe='')}:{login['PORT']}/{login['NAME']}"
+    console += f"?options=-c%20idle_in_transaction_session_timeout%3D{idle}"
     return os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.open_gates",
         "DATABASE_URL": console,
