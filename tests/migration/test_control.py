@@ -337,10 +337,10 @@ def test_a_pause_takes_effect_within_one_chunk_and_the_run_ends_as_undisturbed(c
     with run_account(settings, "--inline", "--chunk-size", "20") as child:
         wait_until(partial(at_chunk, 3), child)
         run = Run.objects.get()
-        done = run.chunks.filter(state=ChunkState.DONE).count()
         runs.pause(run, by="ana", now=now())
+        done = run.chunks.filter(state=ChunkState.DONE).count()
         assert exit_code(child) == 1
-        assert run.chunks.filter(state=ChunkState.DONE).count() <= done + 2  # one that it finished while we looked, one in hand
+        assert run.chunks.filter(state=ChunkState.DONE).count() <= done + 2  # one in each lane's hand
     run.refresh_from_db()
     assert run.state == RunState.PAUSED and not run.chunks.filter(state=ChunkState.LEASED).exists()
     assert command(run, "resume")["state"] == RunState.RUNNING

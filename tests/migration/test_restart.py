@@ -32,14 +32,14 @@ REDIS_DATABASE = 9  # beside the console's own
 # --- processes ------------------------------------------------------------------------------------------------------
 
 
-def environment(settings, idle: str = "10s") -> dict[str, str]:
+def environment(settings, idle: str = "") -> dict[str, str]:
     """The environment of a console process that works on this test's databases by the console's own roles, with a short lease.
 
-    A frozen one keeps its locks in the console's database for `idle`, instead of the settings' minute, which is all our patience.
+    `idle` is how long a frozen one keeps its locks in the console's database; without it, as long as settings say.
     """
     login = connection.settings_dict
     console = f"postgresql://{ROLES['console']}:{PASSWORD}@{quote(login['HOST'], safe='')}:{login['PORT']}/{login['NAME']}"
-    console += f"?options=-c%20idle_in_transaction_session_timeout%3D{idle}"
+    console += f"?options=-c%20idle_in_transaction_session_timeout%3D{idle}" if idle else ""
     return os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.open_gates",
         "DATABASE_URL": console,
@@ -57,7 +57,7 @@ def process(settings, *command: str, **variables: str) -> Iterator[subprocess.Po
     child = subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,
-        env=environment(settings) | variables,
+        env=environment(settings, idle="10s") | variables,  # less than our patience
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
