@@ -1,8 +1,9 @@
 """From an account to a run's chunks: the counting query on the source, and where to cut."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from psycopg import sql
 
@@ -14,6 +15,8 @@ from migration.pipeline.records import Links
 from migration.watermark import from_json
 
 PERSONS_AT_ONCE = 2000
+FEWEST_AT_ONCE, MOST_AT_ONCE = 500, 16_000
+QUICK_SECONDS, SLOW_SECONDS = 1.0, 10.0  # of one batch: a CRM that has all in memory, and one whose disks are waited for
 LAST_PERSON = 2**63 - 1
 MOST_PERSONS_PER_CHUNK = 20_000  # contacts without any audit cost a look-up each
 
@@ -33,6 +36,17 @@ class PersonCount:
     candidates: int
 
 
+class Source(NamedTuple):
+    """A subquery of audits, with whom they concern as column `person`."""
+
+    text: sql.Composed
+    by_sets: bool  # of many contacts at once, as against single audits or deals
+
+    def rows(self, crm: Crm, query: sql.Composed) -> list[tuple]:
+        """The answer to a query that reads the source."""
+        return crm.rows_by_sets(query) if self.by_sets else crm.rows(query)
+
+
 @dataclass(frozen=True)
 class Cut:
     """Where a chunk begins and ends; see models/chunk.py."""
@@ -44,57 +58,82 @@ class Cut:
     expected: int
 
 
-def count(crm: Crm, mapping: Mapping, watermark: dict[str, str], persons: list[int], links: Reader) -> Iterator[PersonCount]:
-    """Each person's audits and candidates, by queries of their own: by sets, not contact by contact as extraction goes."""
-    for start in range(0, len(persons), PERSONS_AT_ONCE):
-        batch = persons[start : start + PERSONS_AT_ONCE]
+def nothing() -> None:
+    """A pulse that nobody listens to."""
+
+
+def count(
+    crm: Crm, mapping: Mapping, watermark: dict[str, str], persons: list[int], links: Reader, pulse: Callable[[], None] = nothing
+) -> Iterator[PersonCount]:
+    """Each person's audits and candidates, by queries of their own: by sets, not contact by contact as extraction goes.
+
+    `pulse` is called before each batch, of a size that follows from how long the last one took.
+    """
+    start, size = 0, PERSONS_AT_ONCE
+    while start < len(persons):
+        pulse()
+        batch, begun = persons[start : start + size], time.monotonic()
         found: dict[int, list[int]] = {person: [0, 0] for person in batch}
         for source in sources(crm, mapping, batch, links.of(batch)):
-            for person, audits, candidates in crm.rows(counting_query(crm, mapping, watermark, source)):
+            for person, audits, candidates in source.rows(crm, counting_query(crm, mapping, watermark, source)):
                 found[int(person)][0] += audits
                 found[int(person)][1] += candidates
+        start, size = start + size, next_size(size, time.monotonic() - begun)
         for person in batch:
             yield PersonCount(person, *found[person])
 
 
-def counting_query(crm: HasShape, mapping: Mapping, watermark: dict[str, str], source: sql.Composed) -> sql.Composed:
+def next_size(size: int, seconds: float) -> int:
+    """Persons to count next, after so many took so long: the more at once, the fewer pages are read twice; but a statement has its limit."""
+    if seconds < QUICK_SECONDS:
+        return min(size * 2, MOST_AT_ONCE)
+    return max(size // 2, FEWEST_AT_ONCE) if seconds > SLOW_SECONDS else size
+
+
+def counting_query(crm: HasShape, mapping: Mapping, watermark: dict[str, str], source: Source) -> sql.Composed:
     return sql.SQL("SELECT person, count(*), count(*) FILTER (WHERE {before}) FROM {source} a GROUP BY person").format(
-        before=before(crm, mapping, watermark), source=source
+        before=before(crm, mapping, watermark), source=source.text
     )
 
 
-def sources(crm: HasShape, mapping: Mapping, persons: list[int], links: Links) -> Iterator[sql.Composed]:
-    """Subqueries that together give every audit with each of these persons it concerns, as column `person`: no pair twice.
+def sources(crm: HasShape, mapping: Mapping, persons: list[int], links: Links) -> Iterator[Source]:
+    """Subqueries that together give every audit with each of these persons it concerns: no pair twice.
 
-    Contact rules 1 and 2; 4; then 3 and 5, whose audits the LinkIndex names.
+    Contact rules 1 and 2; 4; then 3 and 5, whose audits the LinkIndex names. OFFSET 0 keeps what only narrows a contact's or a deal's audits
+    down out of any index: all notes of a CRM, or all audits since a link, are no way to them.
     """
     if persons:
-        yield sql.SQL(
+        of_contacts = sql.SQL(
             """(SELECT auditable_id::bigint AS person, * FROM audits WHERE auditable_type IN ({contacts}) AND auditable_id = ANY({record_keys})
                 UNION ALL
-                SELECT associated_id::bigint, * FROM audits
-                WHERE associated_type IN ({contacts}) AND associated_id = ANY({associated_keys}) AND auditable_type IN ({companions}))"""
+                SELECT associated_id::bigint, * FROM (
+                    SELECT * FROM audits WHERE associated_type IN ({contacts}) AND associated_id = ANY({associated_keys}) OFFSET 0) associated
+                WHERE auditable_type IN ({companions}))"""
         ).format(
             contacts=literals(mapping.classes(Role.CONTACT)),
             companions=literals(companions(mapping)),
             record_keys=keys(persons, crm.shape.record_id),
             associated_keys=keys(persons, crm.shape.associated_id),
         )
+        yield Source(of_contacts, by_sets=True)
     spans = [(person, deal, start, end) for deal, found in links.by_deal.items() for person, start, end in found]
     if spans and mapping.classes(Role.DEAL):
-        yield sql.SQL(
-            """(SELECT l.person, a.* FROM unnest({persons}, {deals}, {starts}, {ends}) AS l(person, deal, start, stop) JOIN audits a
-                ON a.auditable_type IN ({classes}) AND a.auditable_id = {deal_key} AND a.id > l.start AND a.id < l.stop)"""
+        of_deals = sql.SQL(
+            """(SELECT l.person, a.* FROM unnest({persons}, {deals}, {starts}, {ends}) AS l(person, deal, start, stop) CROSS JOIN LATERAL (
+                    SELECT * FROM audits WHERE auditable_type IN ({classes}) AND auditable_id = {deal_key} OFFSET 0) a
+                WHERE a.id > l.start AND a.id < l.stop)"""
         ).format(
             **{name: array([span[at] for span in spans]) for at, name in enumerate(("persons", "deals", "starts", "ends"))},
             classes=literals(mapping.classes(Role.DEAL)),
             deal_key=sql.SQL("l.deal::text" if crm.shape.record_id in TEXTS else "l.deal"),
         )
+        yield Source(of_deals, by_sets=False)
     pairs = [(joined.person_id, audit) for audit, found in links.by_audit.items() for joined in found]
     if pairs:
-        yield sql.SQL("(SELECT l.person, a.* FROM unnest({}, {}) AS l(person, audit) JOIN audits a ON a.id = l.audit)").format(
+        of_join_rows = sql.SQL("(SELECT l.person, a.* FROM unnest({}, {}) AS l(person, audit) JOIN audits a ON a.id = l.audit)").format(
             array([person for person, _ in pairs]), array([audit for _, audit in pairs])
         )
+        yield Source(of_join_rows, by_sets=False)
 
 
 def before(crm: HasShape, mapping: Mapping, watermark: dict[str, str]) -> sql.Composed:
@@ -131,7 +170,7 @@ def split(heavy: PersonCount, size: int, crm: Crm, mapping: Mapping, links: Read
     audits = sorted(
         row[0]
         for source in sources(crm, mapping, persons, links.of(persons))
-        for row in crm.rows(sql.SQL("SELECT a.id FROM {} a").format(source))
+        for row in source.rows(crm, sql.SQL("SELECT a.id FROM {} a").format(source.text))
     )
     starts = audits[::size] or [0]
     for number, first in enumerate(starts):

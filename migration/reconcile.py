@@ -24,12 +24,12 @@ from migration.pipeline.queries import occurred_at
 from migration.pipeline.records import Links
 from migration.planning import before, sources
 
-PERSONS_AT_ONCE = 500
-AUDITS_AT_ONCE = 200_000  # their ids are held as text, the source's and ours: some 7 MB
+PERSONS_AT_ONCE = 5000  # the more, the fewer pages of the source are read twice
+AUDITS_AT_ONCE = 100_000  # their ids are held as text, the source's and ours: some 4 MB
 SAMPLE = 1000
 EXAMPLES = 10
 EMPTY = {  # an audited_changes that says nothing changed, as the column's type writes it
-    "jsonb": "a.audited_changes = '{}'",
+    "jsonb": "pg_column_size(a.audited_changes) < 16 AND a.audited_changes = '{}'",  # so that no large one is unpacked to be compared
     "json": r"a.audited_changes::text ~ '^\s*\{\s*\}\s*$'",
     "text": r"a.audited_changes ~ '^---\s+(!\S+\s+)?\{\s*\}\s*(\.\.\.\s*)?$'",
 }
@@ -157,30 +157,37 @@ class Told(NamedTuple):
     """What the source tells of one person."""
 
     number: int  # candidates
-    ids: str  # of those that change something, ascending, as `ours.of_persons` writes them
+    ids: str  # of those that change something, ascending, as `ours.of_contacts` writes them
     near: list[Near]  # audits for the boundary audit, candidates or not
+
+    def and_of(self, other: "Told") -> "Told":
+        """The two together; no audit is in both."""
+        ids = ",".join(sorted([*self.ids.split(","), *other.ids.split(",")])) if self.ids and other.ids else self.ids or other.ids
+        return Told(self.number + other.number, ids, self.near + other.near)
 
 
 def source_ids(world: World, persons: list[int], known: Links) -> dict[int, Told]:
-    """Person -> what the source tells, and what is known of their links. By sets, through SQL of its own, not the extractor's; every audit is read once."""
-    at = occurred_at(world.crm.shape)
-    part = sql.SQL(
-        """SELECT a.person, a.id, a.auditable_type::text AS class, {at} AS at, {before} AS before, {empty} AS nothing,
-                  {at} >= {since}::timestamptz AND {at} < 'infinity' AS near FROM {source} a"""
-    )
-    names = {"empty": nothing_changed(world), "before": before_watermark(world), "since": sql.Literal(boundary.since(world).isoformat())}
-    parts = [part.format(at=at, source=each, **names) for each in sources(world.crm, world.mapping, persons, known)]
+    """Person -> what the source tells, and what is known of their links. Through SQL of its own, not the extractor's; every audit is read once."""
     statement = sql.SQL(
         """SELECT person, count(*) FILTER (WHERE before),
                   coalesce(string_agg(to_hex(id | (-9223372036854775808)), ',' ORDER BY id) FILTER (WHERE before AND NOT nothing), ''),
                   array_agg(id) FILTER (WHERE near), array_agg(class) FILTER (WHERE near), array_agg(at) FILTER (WHERE near)
-           FROM ({parts}) audit GROUP BY person"""
+           FROM (SELECT a.person, a.id, a.auditable_type::text AS class, {at} AS at, {before} AS before, {empty} AS nothing,
+                        {at} >= {since}::timestamptz AND {at} < 'infinity' AS near FROM {source} a) audit GROUP BY person"""
     )
-    rows = world.crm.rows(statement.format(parts=sql.SQL(" UNION ALL ").join(parts))) if parts else []
-    return {
-        int(person): Told(number, ids, [(int(person), *each) for each in zip(near or (), classes or (), times or (), strict=True)])
-        for person, number, ids, near, classes, times in rows
+    names = {
+        "at": occurred_at(world.crm.shape),
+        "empty": nothing_changed(world),
+        "before": before_watermark(world),
+        "since": sql.Literal(boundary.since(world).isoformat()),
     }
+    found: dict[int, Told] = {}
+    for source in sources(world.crm, world.mapping, persons, known):
+        for key, number, ids, near, classes, times in source.rows(world.crm, statement.format(source=source.text, **names)):
+            person = int(key)
+            told = Told(number, ids, [(person, *each) for each in zip(near or (), classes or (), times or (), strict=True)])
+            found[person] = found[person].and_of(told) if person in found else told
+    return found
 
 
 def look_closely(
@@ -224,8 +231,8 @@ def source_keys(world: World, persons: list[int]) -> dict[Key, bool]:
     return {
         (int(person), audit): nothing
         for source in sources(world.crm, world.mapping, persons, world.links.of(persons))
-        for person, audit, nothing in world.crm.rows(
-            statement.format(empty=nothing_changed(world), source=source, before=before_watermark(world))
+        for person, audit, nothing in source.rows(
+            world.crm, statement.format(empty=nothing_changed(world), source=source.text, before=before_watermark(world))
         )
     }
 

@@ -84,7 +84,7 @@ def audits_of(chunk: Chunk, world: World) -> Iterator[Found]:
     for start in range(0, len(persons), PERSONS_AT_ONCE):
         batch = persons[start : start + PERSONS_AT_ONCE]
         for source in sources(world.crm, world.mapping, batch, world.links.of(batch)):
-            for person, audit, counts in world.crm.rows(statement.format(before=limit, source=source, first=first, end=end)):
+            for person, audit, counts in source.rows(world.crm, statement.format(before=limit, source=source.text, first=first, end=end)):
                 yield Found(int(person), audit, bool(counts))
 
 

@@ -158,9 +158,7 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
 
     def counted() -> Iterator[planning.PersonCount]:
         nonlocal candidates
-        for number, each in enumerate(planning.count(crm, mapping, mark, cdp.persons(account.cdp_id), reader)):
-            if number % planning.PERSONS_AT_ONCE == 0:
-                holding.pulse(run, crm)
+        for each in planning.count(crm, mapping, mark, cdp.persons(account.cdp_id), reader, lambda: holding.pulse(run, crm)):
             candidates += each.candidates
             yield each
 

@@ -39,12 +39,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Query:
-    """One of them: which columns it must be answered by, and whether it is read through a cursor, which PostgreSQL plans otherwise."""
+    """One of them: which columns it must be answered by, and whether it is read by sets (see Crm.rows_by_sets) or through a cursor, which
+    PostgreSQL plans otherwise."""
 
     name: str
     statement: sql.Composed
     keys: tuple[str, ...]
     by_cursor: bool = False
+    by_sets: bool = False
 
     @property
     def explained(self) -> sql.Composed:
@@ -82,7 +84,7 @@ def counting(crm: HasShape, mapping: Mapping, work: Work) -> Iterator[Query]:
     )
     for name, of, found, keys in parts:
         for source in planning.sources(crm, mapping, of, found):
-            yield Query(name, planning.counting_query(crm, mapping, MARK, source), keys)
+            yield Query(name, planning.counting_query(crm, mapping, MARK, source), keys, by_sets=source.by_sets)
 
 
 def chunk(scout: Crm, mapping: Mapping, persons: list[int]) -> Work:

@@ -149,12 +149,12 @@ def planned(mapping: Mapping, subjects: list[Subject]) -> list[tuple[Subject, Wo
 
 def explain(crm: Crm, which: str, query: Query) -> Explained:
     """The plan alone first: what reads a whole table is not executed on somebody's replica."""
-    text = query.statement.as_string(crm.connection)
-    plan = crm.rows(sql.SQL("EXPLAIN (FORMAT JSON) ") + query.explained)[0][0][0]["Plan"]
+    text, ask = query.statement.as_string(crm.connection), crm.rows_by_sets if query.by_sets else crm.rows
+    plan = ask(sql.SQL("EXPLAIN (FORMAT JSON) ") + query.explained)[0][0][0]["Plan"]
     if problems := plan_trees.scans(plan, query.keys, settings.CHUNK_SIZE):
         return Explained(which, query, text, plan, problems)
     try:
-        answer = crm.rows(sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ") + query.explained)[0][0][0]
+        answer = ask(sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ") + query.explained)[0][0][0]
     except Outage as error:
         if not by_index.gave_up(error):
             raise
