@@ -28,7 +28,8 @@ CONTEXT = (
 STAGING = """
     CREATE TEMP TABLE floor_staging (
         id uuid NOT NULL, contact_id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, actor_id text, actor_name text,
-        occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL)"""
+        occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL);
+    ALTER TABLE floor_staging ALTER changes SET STORAGE EXTERNAL"""
 EXTRACT = """
     COPY (SELECT lpad(to_hex(p.id), 12, '0') || '80008' || lpad(to_hex(a.id), 15, '0'), md5(p.id::text), 'contact/update', 'user', 'usm_000001', 'User 1',
                  {occurred_at}, a.id, a.audited_changes,

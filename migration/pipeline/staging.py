@@ -1,9 +1,11 @@
 """The loader's SQL in the CDP: the temporary tables of a chunk, each staged row's outcome, the upsert, the fence."""
 
+# Large changes are compressed where they stay, not here too, in a table that is emptied within seconds.
 STAGING = """
     CREATE TEMP TABLE IF NOT EXISTS calm_staging (
         id uuid NOT NULL, contact_id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, actor_id text, actor_name text,
-        occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, digest uuid NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL)"""
+        occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, digest uuid NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL);
+    ALTER TABLE calm_staging ALTER changes SET STORAGE EXTERNAL"""
 
 # Only of rows that are not simply new: most of a first load are, and need no line here.
 VERDICT = "CREATE TEMP TABLE IF NOT EXISTS calm_verdict (id uuid NOT NULL, old_category text, outcome text NOT NULL)"
