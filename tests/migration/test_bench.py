@@ -17,7 +17,6 @@ from django.utils import timezone
 
 from migration import accounts, attempts, chunks, ledger, links, reconcile, revisions, runs, steps, worlds
 from migration.bench import build, forecast, pieces, policy, server, shapes
-from migration.crm import Crm
 from migration.management.commands import bench as command
 from migration.models import Account, Chunk, Run
 from migration.pipeline import categories
