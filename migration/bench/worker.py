@@ -24,6 +24,7 @@ def main() -> None:
         clock = meter.Meter(meter.postmaster_of(connection))
     work = tasks.TASKS[order["task"]](order.get("options") or {}, clock)
     gc.collect()
+    gc.freeze()  # as a Celery worker's process does
     print("ready", flush=True)
     sys.stdin.readline()
     start = clock.read()

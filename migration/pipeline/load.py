@@ -171,14 +171,18 @@ def foresee(cdp: Cdp, target: Target, receipt: Receipt) -> Receipt:
 
 
 def classify(connection: psycopg.Connection, target: Target, receipt: Receipt) -> int:
-    """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind; how many this very run wrote before."""
+    """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind, with the digest of what is to stand there.
+
+    Returns how many this very run wrote before.
+    """
     occupied = connection.execute(OCCUPIED).fetchone() == (True,)
     connection.execute(classifying(occupied=occupied, part_of_contact=target.part_of_contact), target.names)
     counted = connection.execute(COUNT).fetchall()
     tally: Counter[str] = Counter()
-    for outcome, category, actor_kind, old, number, receipt.first in counted:
+    for outcome, category, actor_kind, old, number, digest, receipt.first in counted:
         tally[outcome] += number
         if outcome in ("written", "corrected", "unchanged", "own"):
+            receipt.digest ^= digest
             receipt.categories[category] += number
             receipt.actor_kinds[actor_kind] += number
         if outcome == "corrected":

@@ -115,7 +115,7 @@ class Receipt:
     beyond: Counter[str] = field(default_factory=Counter)
     collisions: list[Collision] = field(default_factory=list)
     samples: list[dict[str, object]] = field(default_factory=list)  # dry run: rows before -> after
-    digest: int = 0  # sum of the row digests, modulo 2**64
+    digest: int = 0  # of the rows that are ours: their digests, each hashed to 64 bits with a sign, by exclusive or
     first: str | None = None  # earliest occurred_at of the rows that are the contact's now, live ones too; PostgreSQL's text, in UTC
 
     def as_json(self) -> dict[str, object]:

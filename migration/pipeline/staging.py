@@ -97,7 +97,7 @@ UPSERT = f"""
 
 # `first` is the same in every group: of all rows that stay or come, before `probable_overlap` is put aside.
 COUNT = f"""
-    SELECT {OUTCOME}, s.category, s.actor_kind, v.old_category, count(*),
+    SELECT {OUTCOME}, s.category, s.actor_kind, v.old_category, count(*), bit_xor(uuid_hash_extended(s.digest, 0)),
            (min(min(s.occurred_at)) FILTER (WHERE {OUTCOME} <> 'probable_overlap') OVER ())::text
     FROM {STAGED} GROUP BY 1, 2, 3, 4"""  # noqa: S608 - constants only
 

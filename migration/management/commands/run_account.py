@@ -1,3 +1,4 @@
+import gc
 import signal
 import sys
 import time
@@ -56,6 +57,7 @@ def positive(text: str) -> int:
 def work_inline(run: Run, out: Output) -> str | None:
     """Every step here, one after another. An outage interrupts the run and is returned in words: started again, it goes on where it stopped."""
     owner = tasks.worker_name()
+    gc.freeze()  # as a Celery worker's process does
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on the way out the chunk is handed back
     with Watch(run, out) as watch:
         try:
