@@ -20,6 +20,7 @@ from migration.pipeline.staging import (
     COUNT,
     FENCE,
     FILL_SPANS,
+    INSERT,
     INSERTED,
     OCCUPIED,
     OUTCOME,
@@ -69,7 +70,6 @@ def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, waived: 
                     copy.write(block)
         except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
             raise Unstorable(type(error).__name__) from error
-        cdp.connection.execute(FILL_SPANS)
     return receipt
 
 
@@ -140,14 +140,16 @@ def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str],
     names = target.names
     try:
         with cdp.transaction() as connection:
+            connection.execute(FILL_SPANS)
             row = connection.execute(FENCE, names).fetchone()
             if row is None:
                 raise Fenced("another worker holds this chunk with a higher fencing token")
             generation, earlier = row
             if earlier and generation == names["generation"]:
                 return Receipt.from_json(earlier)
-            own = classify(connection, target, receipt)
-            changed = connection.execute(UPSERT, names).rowcount
+            occupied = connection.execute(OCCUPIED).fetchone() == (True,)
+            own = classify(connection, target, receipt, occupied=occupied)
+            changed = connection.execute(UPSERT if occupied else INSERT, names).rowcount
             if changed != receipt.written + receipt.corrected:
                 raise LiveRowSlippedIn("rows changed between classification and upsert")
             settle_own(connection, target, own, receipt, Receipt.from_json(earlier) if earlier else None)
@@ -158,24 +160,24 @@ def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str],
             )
             checkpoint("before commit")
     except psycopg.errors.UniqueViolation as error:
-        raise LiveRowSlippedIn("a row with the same audit and contact appeared meanwhile") from error
+        raise LiveRowSlippedIn("a row with the same id, or the same audit and contact, appeared meanwhile") from error
     return receipt
 
 
 def foresee(cdp: Cdp, target: Target, receipt: Receipt) -> Receipt:
     """A dry run's `load`: the same classification, nothing written, and up to three rows before -> after kept as a sample."""
     with cdp.transaction() as connection:
-        classify(connection, target, receipt)
+        connection.execute(FILL_SPANS)
+        classify(connection, target, receipt, occupied=connection.execute(OCCUPIED).fetchone() == (True,))
         receipt.samples = samples(connection)
     return receipt
 
 
-def classify(connection: psycopg.Connection, target: Target, receipt: Receipt) -> int:
+def classify(connection: psycopg.Connection, target: Target, receipt: Receipt, *, occupied: bool) -> int:
     """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind, with the digest of what is to stand there.
 
     Returns how many this very run wrote before.
     """
-    occupied = connection.execute(OCCUPIED).fetchone() == (True,)
     connection.execute(classifying(occupied=occupied, part_of_contact=target.part_of_contact), target.names)
     counted = connection.execute(COUNT).fetchall()
     tally: Counter[str] = Counter()

@@ -83,17 +83,19 @@ def classifying(*, occupied: bool, part_of_contact: bool) -> str:
     return CLASSIFY.format(live=LIVE_OF_ROWS if part_of_contact else LIVE_OF_CONTACTS, **(STANDING_ROWS if occupied else NEW))
 
 
-UPSERT = f"""
+# Where no row stands between the staged ids: a conflict would be somebody else's row that came meanwhile, and the transaction ends with it.
+INSERT = f"""
     INSERT INTO contact_activity_logs AS t (id, account_id, contact_id, category, actor_kind, actor_id, actor_name, occurred_at, changes, context,
                                             origin, source_audit_id, run_id)
     SELECT s.id, %(account)s, s.contact_id, s.category, s.actor_kind, s.actor_id, s.actor_name, s.occurred_at, s.changes, s.context,
            'crm_migration', s.source_audit_id, %(run)s
-    FROM {STAGED} WHERE {OUTCOME} IN ('written', 'corrected') ORDER BY s.id
+    FROM {STAGED} WHERE {OUTCOME} IN ('written', 'corrected') ORDER BY s.id"""  # noqa: S608 - constants only
+UPSERT = f"""{INSERT}
     ON CONFLICT (id) DO UPDATE SET
         account_id = excluded.account_id, contact_id = excluded.contact_id, category = excluded.category, actor_kind = excluded.actor_kind,
         actor_id = excluded.actor_id, actor_name = excluded.actor_name, occurred_at = excluded.occurred_at, changes = excluded.changes,
         context = excluded.context, source_audit_id = excluded.source_audit_id, run_id = excluded.run_id
-    WHERE t.origin = 'crm_migration'"""  # noqa: S608 - constants only
+    WHERE t.origin = 'crm_migration'"""
 
 # `first` is the same in every group: of all rows that stay or come, before `probable_overlap` is put aside.
 COUNT = f"""

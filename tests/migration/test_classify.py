@@ -7,11 +7,14 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from psycopg.types.json import Jsonb
 
-from migration import ours
+from migration import ledger, ours
 from migration.cdp import Cdp
-from migration.pipeline import staging
+from migration.pipeline import load, staging
+from migration.states import RunMode
 from tests.conftest import Systems
+from tests.migration.conftest import run_account
 
 NAMES = {"account": UUID(int=1), "run": UUID(int=2), "seam": "-infinity", "lag": timedelta(seconds=10)}
 CATEGORIES = ("note/create", "task/create")
@@ -74,3 +77,40 @@ def test_a_part_of_a_contact_s_audits_does_not_read_all_that_stands_there(system
             for part in (True, False)
         ]
     assert ['"Rows Removed by Filter": 1000' in plan for plan in plans] == [False, True]
+
+
+INTRUDER = """INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, origin, source_audit_id, run_id)
+              SELECT CASE WHEN %(same_id)s THEN id ELSE gen_random_uuid() END, %(account)s, contact_id, category, 'system', occurred_at, '{}',
+                     CASE WHEN %(same_id)s THEN 'crm_migration' ELSE 'live' END, CASE WHEN %(same_id)s THEN source_audit_id + 1000000 ELSE source_audit_id END,
+                     CASE WHEN %(same_id)s THEN gen_random_uuid() END
+              FROM jsonb_to_record(%(row)s) AS r(id uuid, contact_id uuid, category text, occurred_at timestamptz, source_audit_id bigint)"""
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("same_id", [True, False], ids=["under the id", "with the audit and contact"])
+def test_a_row_that_comes_between_the_look_and_the_insert_is_found(console, monkeypatch, same_id):
+    """Nothing stood there, so that the chunk inserts without asking: the transaction ends, and done again the row is one that stands there."""
+    undisturbed = ledger.of(run_account(1, RunMode.DRY_RUN))
+    decide = load.classify
+
+    def meanwhile(connection, target, receipt, *, occupied):
+        assert not occupied
+        own = decide(connection, target, receipt, occupied=occupied)
+        row = connection.execute("SELECT to_jsonb(s) FROM calm_staging s WHERE id NOT IN (SELECT id FROM calm_verdict) LIMIT 1").fetchone()[
+            0
+        ]
+        with closing(Cdp()) as other:
+            other.connection.execute(INTRUDER, {"same_id": same_id, "account": target.account, "row": Jsonb(row)})
+        monkeypatch.undo()
+        return own
+
+    monkeypatch.setattr(load, "classify", meanwhile)
+    run = run_account(1)
+    found = ledger.of(run)
+    assert found.balances and run.verification["agrees"]
+    assert (found.written, found.corrected, found.already_live) == (
+        undisturbed.written - 1,
+        int(same_id),
+        undisturbed.already_live + (not same_id),
+    )
+    assert set(run.chunks.values_list("attempts", flat=True)) == {2}
