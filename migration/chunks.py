@@ -5,10 +5,11 @@ Times are the database's, so that a worker whose clock is off cannot hold or los
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -132,14 +133,24 @@ def beat(chunk: Chunk) -> None:
 
 @contextmanager
 def heartbeat(chunk: Chunk) -> Iterator[None]:
-    """Renew the lease from a thread of its own while the block works; a frozen process stops renewing, which is the point."""
+    """Renew the chunk's lease while the block works."""
+    with renewing(partial(beat, chunk), name=f"heartbeat-{chunk.pk}"):
+        yield
+
+
+@contextmanager
+def renewing(renew: Callable[[], None], *, name: str) -> Iterator[None]:
+    """Renew a lease from a thread of its own while the block works; a frozen process stops renewing, which is the point.
+
+    `renew` raises LeaseLost where the lease is another's.
+    """
     stop = threading.Event()
 
-    def renew() -> None:
+    def work() -> None:
         while not stop.wait(settings.LEASE_SECONDS / 3):
             close_old_connections()
             try:
-                beat(chunk)
+                renew()
             except LeaseLost:
                 return  # the fence in the CDP keeps this worker out; the next checkpoint ends it
             except Exception:  # noqa: BLE001, S112 - the console's database is away: the next beat tries again, the lease decides  # nosec B112
@@ -147,7 +158,7 @@ def heartbeat(chunk: Chunk) -> Iterator[None]:
             finally:
                 connection.close()
 
-    thread = threading.Thread(target=renew, name=f"heartbeat-{chunk.pk}", daemon=True)
+    thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()
     try:
         yield

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from django.db import transaction
 from django.db.models import F, Q
@@ -17,14 +18,19 @@ from migration.states import RunReason
 
 @contextmanager
 def leased(run: Run, owner: str, *, reads: bool = False) -> Iterator[bool]:
-    """Hold the run; yields False where another worker does, or where it is for reading and the read budget has no room, which is said on it."""
+    """Hold the run, and renew the lease meanwhile.
+
+    Yields False where another worker holds it, or where it is for reading and the read budget has no room, which is said on it.
+    """
     mine = taken_to_read(run, owner) if reads else taken(run, owner)
     if not mine:
         yield False
         return
     run.refresh_from_db()
     try:
-        yield True
+        # A question to a slow CRM may take longer than a lease lasts.
+        with chunks.renewing(partial(renew, run), name=f"heartbeat-run-{run.pk}"):
+            yield True
     finally:
         Run.objects.filter(pk=run.pk, token=run.token).update(lease_owner="", lease_expires_at=None)
 

@@ -14,7 +14,7 @@ from migration.pipeline.queries import array, companions, literals, watermark_of
 from migration.pipeline.records import Links
 from migration.watermark import from_json
 
-PERSONS_AT_ONCE = 2000
+PERSONS_AT_ONCE = 4000
 FEWEST_AT_ONCE, MOST_AT_ONCE = 500, 16_000
 QUICK_SECONDS, SLOW_SECONDS = 1.0, 10.0  # of one batch: a CRM that has all in memory, and one whose disks are waited for
 LAST_PERSON = 2**63 - 1

@@ -1,12 +1,13 @@
 """The reaper: whose lease ran out is freed, and the database sessions that it left are ended, and no others."""
 
+import time
 from contextlib import closing
 from datetime import timedelta
 
 import psycopg
 import pytest
 
-from migration import chunks, reaper, runs, steps, tasks, worlds
+from migration import chunks, holding, planning, reaper, runs, steps, tasks, worlds
 from migration.cdp import Cdp
 from migration.crm import Crm
 from migration.models import Account, Chunk, Run
@@ -113,3 +114,19 @@ def test_a_lease_is_the_databases_matter(run, monkeypatch):
     chunks.claim(run, owner="alive:1")
     monkeypatch.setattr("django.utils.timezone.now", lambda: now() + timedelta(hours=1))
     assert reaper.reap() == 0
+
+
+def test_a_run_is_kept_through_a_question_that_takes_longer_than_its_lease(console, settings, monkeypatch):
+    settings.LEASE_SECONDS = 1
+    started = runs.start(runs.Wish(Account.objects.get(crm_organization_id=1), RunMode.PRODUCTION, 100), by="tester", now=now())
+    counted, taken = planning.count, []
+
+    def slowly(*given):
+        time.sleep(2.5)
+        taken.append(holding.taken(started, "elsewhere:1"))
+        yield from counted(*given)
+
+    monkeypatch.setattr(planning, "count", slowly)
+    assert steps.step(started, owner=OWNER) == steps.Step.WORKED
+    started.refresh_from_db()
+    assert (taken, started.state, started.lease_owner) == ([False], RunState.RUNNING, "")
