@@ -140,13 +140,13 @@ def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str],
     names = target.names
     try:
         with cdp.transaction() as connection:
-            connection.execute(FILL_SPANS)
             row = connection.execute(FENCE, names).fetchone()
             if row is None:
                 raise Fenced("another worker holds this chunk with a higher fencing token")
             generation, earlier = row
             if earlier and generation == names["generation"]:
                 return Receipt.from_json(earlier)
+            connection.execute(FILL_SPANS)
             occupied = connection.execute(OCCUPIED).fetchone() == (True,)
             own = classify(connection, target, receipt, occupied=occupied)
             changed = connection.execute(UPSERT if occupied else INSERT, names).rowcount
