@@ -23,7 +23,7 @@ from migration.models import Account, MappingRevision, Run
 from migration.people import People
 from migration.pipeline.flow import Work, World, mapped
 from migration.pipeline.rows import RowWriter
-from migration.reconcile import Batch, batches
+from migration.reconcile import PERSONS_BY_KEY, Batch, batches
 from migration.states import RunMode
 from migration.usman import Usman
 
@@ -97,7 +97,7 @@ def effect(account: Account, documents: tuple[object, object], doors: Doors, *, 
     before_world, after_world = (world(account, each, doors, people, now=now, pulse=pulse) if each else None for each in documents)
     if after_world is None:
         raise ValueError("there is no new mapping to compare with")
-    for batch in batches(after_world):
+    for batch in batches(after_world, most=PERSONS_BY_KEY):
         pulse()
         before = outlooks(before_world, batch) if before_world else {}
         after = outlooks(after_world, batch)

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -25,7 +26,8 @@ from migration.pipeline.records import Links
 from migration.planning import before, sources
 
 PERSONS_AT_ONCE = 5000  # the more, the fewer pages of the source are read twice
-AUDITS_AT_ONCE = 200_000  # their ids are held as text, the source's and ours: some 7 MB
+PERSONS_BY_KEY = 500  # of whom every single key is held
+AUDITS_AT_ONCE = 100_000  # of each its id is held as text, the source's and ours, and of those close to the watermark time and class
 SAMPLE = 1000
 EXAMPLES = 10
 EMPTY = {  # an audited_changes that says nothing changed, as the column's type writes it
@@ -91,9 +93,13 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
         there = ours.of_contacts(world.cdp, world.account_id, batch.claims)
         source = asked.result()
         found.candidates += sum(told.number for told in source.values())
-        for person, told in source.items():
-            sample.offer(person, less(told.ids, person, aside) if person in put_aside else told.ids)
-        boundary.compare_both((near for told in source.values() for near in told.near), there, world, seams)
+        for person in sorted(source):
+            ids = source[person].ids
+            sample.offer(person, less(ids, person, aside) if person in put_aside else ids)
+        for person in sorted(source.keys() | there.keys()):
+            near, stands = source.get(person, NOBODY).near(person), there.get(person, NOTHING)
+            if near or stands.live:
+                boundary.compare_both(near, {person: stands}, world, seams)
         if run.writes:
             found.lacking += look_closely(source, there, batch, world, aside, found)
     if run.writes:
@@ -130,12 +136,10 @@ class Batch:
     claims: dict[int, list[str]]
 
 
-def batches(world: World, ends: Iterable[int] = ()) -> Iterator[Batch]:
-    """Some hundred of the account's persons at a time; a batch ends at the latest with one of `ends`."""
-    persons = world.cdp.persons(world.account_id)
-    lasts = (
-        {*persons[PERSONS_AT_ONCE - 1 :: PERSONS_AT_ONCE], *persons[-1:], *(end for end in ends if end < persons[-1])} if persons else ()
-    )
+def batches(world: World, ends: Iterable[int] = (), *, most: int | None = None) -> Iterator[Batch]:
+    """At `most` so many of the account's persons at a time (None: PERSONS_AT_ONCE); a batch ends at the latest with one of `ends`."""
+    persons, most = world.cdp.persons(world.account_id), most or PERSONS_AT_ONCE
+    lasts = {*persons[most - 1 :: most], *persons[-1:], *(end for end in ends if end < persons[-1])} if persons else ()
     first = 0
     for last in sorted(lasts):
         yield Batch(first, last, world.cdp.contacts(world.account_id, first, last))
@@ -156,14 +160,26 @@ def heavy_ends(run: Run) -> list[int]:
 class Told(NamedTuple):
     """What the source tells of one person."""
 
-    number: int  # candidates
-    ids: str  # of those that change something, ascending, as `ours.of_contacts` writes them
-    near: list[Near]  # audits for the boundary audit, candidates or not
+    number: int = 0  # candidates
+    ids: str = ""  # of those that change something, ascending, as `ours.of_contacts` writes them
+    close: tuple[list[int], list[str], list[datetime]] = (
+        [],
+        [],
+        [],
+    )  # ids, classes and times of audits for the boundary audit, candidates or not
+
+    def near(self, person: int) -> list[Near]:
+        """The audits for the boundary audit, one by one."""
+        return [(person, *each) for each in zip(*self.close, strict=True)]
 
     def and_of(self, other: "Told") -> "Told":
         """The two together; no audit is in both."""
         ids = ",".join(sorted([*self.ids.split(","), *other.ids.split(",")])) if self.ids and other.ids else self.ids or other.ids
-        return Told(self.number + other.number, ids, self.near + other.near)
+        mine, its = self.close, other.close
+        return Told(self.number + other.number, ids, (mine[0] + its[0], mine[1] + its[1], mine[2] + its[2]))
+
+
+NOBODY, NOTHING = Told(), There()
 
 
 def source_ids(world: World, persons: list[int], known: Links) -> dict[int, Told]:
@@ -185,7 +201,7 @@ def source_ids(world: World, persons: list[int], known: Links) -> dict[int, Told
     for source in sources(world.crm, world.mapping, persons, known):
         for key, number, ids, near, classes, times in source.rows(world.crm, statement.format(source=source.text, **names)):
             person = int(key)
-            told = Told(number, ids, [(person, *each) for each in zip(near or (), classes or (), times or (), strict=True)])
+            told = Told(number, ids, (near or [], classes or [], times or []))
             found[person] = found[person].and_of(told) if person in found else told
     return found
 
@@ -197,12 +213,13 @@ def look_closely(
     found.rows += sum(each.ids.count(",") + 1 for each in there.values() if each.ids)
     for person in (person for person, each in there.items() if each.away):
         look_at_misfits(person, batch, world, found)
-    nobody, nothing = Told(0, "", []), There()
-    doubtful = [p for p in source.keys() | there.keys() if there.get(p, nothing).ids != source.get(p, nobody).ids]
-    if not doubtful:
-        return []
-    rows = {key for person in doubtful for key in ours.keys_of(person, there.get(person, nothing).ids)}
-    return compare(source_keys(world, doubtful), rows, there, aside, found)
+    doubtful = [p for p in source.keys() | there.keys() if there.get(p, NOTHING).ids != source.get(p, NOBODY).ids]
+    lacking: list[Key] = []
+    for start in range(0, len(doubtful), PERSONS_BY_KEY):
+        persons = doubtful[start : start + PERSONS_BY_KEY]
+        rows = {key for person in persons for key in ours.keys_of(person, there.get(person, NOTHING).ids)}
+        lacking += compare(source_keys(world, persons), rows, {p: there[p] for p in persons if p in there}, aside, found)
+    return lacking
 
 
 def look_at_misfits(person: int, batch: Batch, world: World, found: Verification) -> None:

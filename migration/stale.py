@@ -59,8 +59,8 @@ def still_stale(listed: list[StaleRow], world: World) -> list[StaleRow]:
     """Those whose audit, read afresh, is not a candidate of any contact that the account has now."""
     found: list[StaleRow] = []
     persons = sorted({row.person_id for row in listed})
-    for start in range(0, len(persons), reconcile.PERSONS_AT_ONCE):
-        batch = persons[start : start + reconcile.PERSONS_AT_ONCE]
+    for start in range(0, len(persons), reconcile.PERSONS_BY_KEY):
+        batch = persons[start : start + reconcile.PERSONS_BY_KEY]
         claimed = [row[0] for row in world.cdp.rows(CLAIMED, (world.account_id, batch))]
         candidates = reconcile.source_keys(world, claimed)
         in_batch = set(batch)
