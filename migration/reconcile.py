@@ -5,7 +5,9 @@ What it cannot see is written in docs/verification.md.
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -23,9 +25,9 @@ from migration.ours import Key, There
 from migration.pipeline.flow import World, remap
 from migration.pipeline.queries import occurred_at
 from migration.pipeline.records import Links
-from migration.planning import before, sources
+from migration.planning import before, next_size, sources
 
-PERSONS_AT_ONCE = 5000  # the more, the fewer pages of the source are read twice
+PERSONS_AT_FIRST, PERSONS_AT_ONCE = 2000, 5000  # the more, the fewer pages of the source are read twice
 PERSONS_BY_KEY = 500  # of whom every single key is held
 AUDITS_AT_ONCE = 100_000  # of each its id is held as text, the source's and ours, and of those close to the watermark time and class
 SAMPLE = 1000
@@ -136,14 +138,20 @@ class Batch:
     claims: dict[int, list[str]]
 
 
-def batches(world: World, ends: Iterable[int] = (), *, most: int | None = None) -> Iterator[Batch]:
-    """At `most` so many of the account's persons at a time (None: PERSONS_AT_ONCE); a batch ends at the latest with one of `ends`."""
-    persons, most = world.cdp.persons(world.account_id), most or PERSONS_AT_ONCE
-    lasts = {*persons[most - 1 :: most], *persons[-1:], *(end for end in ends if end < persons[-1])} if persons else ()
-    first = 0
-    for last in sorted(lasts):
+def batches(world: World, ends: Sequence[int] = (), *, most: int | None = None) -> Iterator[Batch]:
+    """Some of the account's persons at a time; a batch ends at the latest with one of `ends`, which ascend.
+
+    `most` so many, or else as many as follow from how long the last ones took.
+    """
+    persons = world.cdp.persons(world.account_id)
+    size, first, start = most or PERSONS_AT_FIRST, 0, 0
+    while start < len(persons):
+        begun = time.monotonic()
+        following = bisect_left(ends, first)
+        last = min([persons[min(start + size, len(persons)) - 1], *ends[following : following + 1]])
         yield Batch(first, last, world.cdp.contacts(world.account_id, first, last))
-        first = last + 1
+        first, start = last + 1, bisect_right(persons, last)
+        size = most or min(next_size(size, time.monotonic() - begun), PERSONS_AT_ONCE)
 
 
 def heavy_ends(run: Run) -> list[int]:
@@ -162,11 +170,8 @@ class Told(NamedTuple):
 
     number: int = 0  # candidates
     ids: str = ""  # of those that change something, ascending, as `ours.of_contacts` writes them
-    close: tuple[list[int], list[str], list[datetime]] = (
-        [],
-        [],
-        [],
-    )  # ids, classes and times of audits for the boundary audit, candidates or not
+    # Ids, classes and times of audits for the boundary audit, candidates or not.
+    close: tuple[list[int], list[str], list[datetime]] = ([], [], [])
 
     def near(self, person: int) -> list[Near]:
         """The audits for the boundary audit, one by one."""

@@ -41,13 +41,26 @@ def cut(persons: list[int], ends: list[int]) -> list[tuple[int, int, list[int]]]
         ([5, 7], [], [(0, 7, [5, 7])]),
         ([5, 7, 9, 11, 13], [], [(0, 7, [5, 7]), (8, 11, [9, 11]), (12, 13, [13])]),
         ([5, 7, 9, 11], [], [(0, 7, [5, 7]), (8, 11, [9, 11])]),
-        ([5, 7, 9, 11, 13], [5, 9, 2**63 - 1], [(0, 5, [5]), (6, 7, [7]), (8, 9, [9]), (10, 11, [11]), (12, 13, [13])]),
+        ([5, 7, 9, 11, 13], [5, 9, 2**63 - 1], [(0, 5, [5]), (6, 9, [7, 9]), (10, 13, [11, 13])]),
+        ([5, 7, 9, 11, 13], [6, 12], [(0, 6, [5]), (7, 9, [7, 9]), (10, 12, [11]), (13, 13, [13])]),
         ([5, HIGHEST_PERSON + 9], [], [(0, HIGHEST_PERSON + 9, [5, HIGHEST_PERSON + 9])]),
     ],
 )
 def test_batches_leave_no_gap_and_end_where_they_are_told(monkeypatch, persons, ends, wanted):
+    monkeypatch.setattr(reconcile, "PERSONS_AT_FIRST", 2)
     monkeypatch.setattr(reconcile, "PERSONS_AT_ONCE", 2)
     assert cut(persons, ends) == wanted
+
+
+def test_batches_grow_where_the_servers_are_quick_and_shrink_where_they_are_not(monkeypatch):
+    seconds = iter([0.1, 0.1, 0.1, 11.0, 11.0, 11.0, 5.0, 5.0, 5.0])
+    clock = [0.0]
+    monkeypatch.setattr(reconcile.time, "monotonic", lambda: clock[0])
+    sizes = []
+    for batch in batches(World(list(range(20_001)))):
+        sizes.append(len(batch.claims))
+        clock[0] += next(seconds)
+    assert sizes == [2000, 4000, 5000, 5000, 2500, 1250, 251]
 
 
 @pytest.mark.django_db
