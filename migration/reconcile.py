@@ -9,34 +9,25 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
-from typing import NamedTuple
 from uuid import UUID
 
-from psycopg import sql
-
 from migration import boundary, ours
-from migration.boundary import Boundary, Near
+from migration.boundary import Boundary
 from migration.ledger import Ledger
 from migration.meanwhile import Meanwhile
 from migration.models import QuarantinedCandidate, Run, Waiver
 from migration.ours import Key, There
 from migration.pipeline.flow import World, remap
-from migration.pipeline.queries import occurred_at
-from migration.pipeline.records import Links
-from migration.planning import before, next_size, sources
+from migration.planning import next_size
+from migration.source_audits import Told, source_ids, source_keys
 
 PERSONS_AT_FIRST, PERSONS_AT_ONCE = 2000, 5000  # the more, the fewer pages of the source are read twice
 PERSONS_BY_KEY = 500  # of whom every single key is held
 AUDITS_AT_ONCE = 100_000  # of each its id is held as text, the source's and ours, and of those close to the watermark time and class
 SAMPLE = 1000
 EXAMPLES = 10
-EMPTY = {  # an audited_changes that says nothing changed, as the column's type writes it
-    "jsonb": "pg_column_size(a.audited_changes) < 16 AND a.audited_changes = '{}'",  # so that no large one is unpacked to be compared
-    "json": r"a.audited_changes::text ~ '^\s*\{\s*\}\s*$'",
-    "text": r"a.audited_changes ~ '^---\s+(!\S+\s+)?\{\s*\}\s*(\.\.\.\s*)?$'",
-}
+NOBODY, NOTHING = Told(), There()
 
 
 @dataclass
@@ -165,52 +156,6 @@ def heavy_ends(run: Run) -> list[int]:
     return ends
 
 
-class Told(NamedTuple):
-    """What the source tells of one person."""
-
-    number: int = 0  # candidates
-    ids: str = ""  # of those that change something, ascending, as `ours.of_contacts` writes them
-    # Ids, classes and times of audits for the boundary audit, candidates or not.
-    close: tuple[list[int], list[str], list[datetime]] = ([], [], [])
-
-    def near(self, person: int) -> list[Near]:
-        """The audits for the boundary audit, one by one."""
-        return [(person, *each) for each in zip(*self.close, strict=True)]
-
-    def and_of(self, other: "Told") -> "Told":
-        """The two together; no audit is in both."""
-        ids = ",".join(sorted([*self.ids.split(","), *other.ids.split(",")])) if self.ids and other.ids else self.ids or other.ids
-        mine, its = self.close, other.close
-        return Told(self.number + other.number, ids, (mine[0] + its[0], mine[1] + its[1], mine[2] + its[2]))
-
-
-NOBODY, NOTHING = Told(), There()
-
-
-def source_ids(world: World, persons: list[int], known: Links) -> dict[int, Told]:
-    """Person -> what the source tells, and what is known of their links. Through SQL of its own, not the extractor's; every audit is read once."""
-    statement = sql.SQL(
-        """SELECT person, count(*) FILTER (WHERE before),
-                  coalesce(string_agg(to_hex(id | (-9223372036854775808)), ',' ORDER BY id) FILTER (WHERE before AND NOT nothing), ''),
-                  array_agg(id) FILTER (WHERE near), array_agg(class) FILTER (WHERE near), array_agg(at) FILTER (WHERE near)
-           FROM (SELECT a.person, a.id, a.auditable_type::text AS class, {at} AS at, {before} AS before, {empty} AS nothing,
-                        {at} >= {since}::timestamptz AND {at} < 'infinity' AS near FROM {source} a OFFSET 0) audit GROUP BY person"""
-    )  # OFFSET 0: what is sorted to be put together are these few columns, not the audits' changes
-    names = {
-        "at": occurred_at(world.crm.shape),
-        "empty": nothing_changed(world),
-        "before": before_watermark(world),
-        "since": sql.Literal(boundary.since(world).isoformat()),
-    }
-    found: dict[int, Told] = {}
-    for source in sources(world.crm, world.mapping, persons, known):
-        for key, number, ids, near, classes, times in source.rows(world.crm, statement.format(source=source.text, **names)):
-            person = int(key)
-            told = Told(number, ids, (near or [], classes or [], times or []))
-            found[person] = found[person].and_of(told) if person in found else told
-    return found
-
-
 def look_closely(
     source: dict[int, Told], there: dict[int, There], batch: Batch, world: World, aside: set[Key], found: Verification
 ) -> list[Key]:
@@ -237,26 +182,6 @@ def look_at_misfits(person: int, batch: Batch, world: World, found: Verification
 def less(ids: str, person: int, aside: set[Key]) -> str:
     """A person's ids without those that have another outcome."""
     return ",".join(text for text in ids.split(",") if text and (person, ours.audit_of(text)) not in aside)
-
-
-def nothing_changed(world: World) -> sql.Composed:
-    return sql.SQL("coalesce(a.action = 'update' AND {}, false)").format(sql.SQL(EMPTY[world.crm.shape.changes]))
-
-
-def before_watermark(world: World) -> sql.Composed:
-    return before(world.crm, world.mapping, {entity: moment.isoformat() for entity, moment in world.watermark.items()})
-
-
-def source_keys(world: World, persons: list[int]) -> dict[Key, bool]:
-    """Candidate key -> whether it is an update that changed nothing."""
-    statement = sql.SQL("SELECT a.person, a.id, {empty} FROM {source} a WHERE {before}")
-    return {
-        (int(person), audit): nothing
-        for source in sources(world.crm, world.mapping, persons, world.links.of(persons))
-        for person, audit, nothing in source.rows(
-            world.crm, statement.format(empty=nothing_changed(world), source=source.text, before=before_watermark(world))
-        )
-    }
 
 
 def compare(source: dict[Key, bool], rows: set[Key], there: dict[int, There], aside: set[Key], found: Verification) -> list[Key]:

@@ -7,6 +7,7 @@ from migration import events, reconcile, runs, worlds
 from migration.models import Run, StaleRow
 from migration.pipeline.flow import World
 from migration.runs import Refused
+from migration.source_audits import source_keys
 from migration.states import FINISHED, RunState
 from migration.withdrawal import KEYS_AT_ONCE, check_may_delete
 
@@ -62,7 +63,7 @@ def still_stale(listed: list[StaleRow], world: World) -> list[StaleRow]:
     for start in range(0, len(persons), reconcile.PERSONS_BY_KEY):
         batch = persons[start : start + reconcile.PERSONS_BY_KEY]
         claimed = [row[0] for row in world.cdp.rows(CLAIMED, (world.account_id, batch))]
-        candidates = reconcile.source_keys(world, claimed)
+        candidates = source_keys(world, claimed)
         in_batch = set(batch)
         found += [row for row in listed if row.person_id in in_batch and (row.person_id, row.audit_id) not in candidates]
     return found

@@ -41,7 +41,7 @@ LAYERS = (
     ("migration.link_source",),
     ("migration.links", "migration.ours"),
     ("migration.ledger", "migration.planning", "migration.progress"),
-    ("migration.boundary", "migration.reconcile", "migration.reports", "migration.worlds"),
+    ("migration.boundary", "migration.reconcile", "migration.reports", "migration.source_audits", "migration.worlds"),
     ("migration.summaries", "migration.tallies"),
     ("migration.chunks", "migration.fences", "migration.leases"),
     ("migration.reaper", "migration.receipts"),
