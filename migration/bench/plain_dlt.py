@@ -5,6 +5,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
+
+from psycopg.conninfo import conninfo_to_dict
 
 from migration.bench.server import connected
 
@@ -25,7 +28,13 @@ def copy_rows(finished: str, target: str, number: int) -> int:
     dlt = importlib.import_module("dlt")  # by name: type checks pass without it
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = dlt.pipeline("bench", destination=dlt.destinations.postgres(target), dataset_name="dlt", pipelines_dir=folder)
+        pipeline = dlt.pipeline("bench", destination=dlt.destinations.postgres(as_url(target)), dataset_name="dlt", pipelines_dir=folder)
         pipeline.run(rows(), table_name="activities", columns=JSON, write_disposition="append")
         counts = pipeline.last_trace.last_normalize_info.row_counts
     return int(counts["activities"])
+
+
+def as_url(conninfo: str) -> str:
+    """libpq's "host=... dbname=..." as the URL that dlt takes."""
+    parts = {name: quote(str(value), safe="") for name, value in conninfo_to_dict(conninfo).items()}
+    return f"postgresql://{parts['user']}:{parts.get('password', '')}@{parts.get('host', '')}:{parts.get('port', 5432)}/{parts['dbname']}"

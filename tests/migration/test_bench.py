@@ -14,9 +14,10 @@ from django.conf import settings as django_settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migration import accounts, attempts, chunks, ledger, links, reconcile, revisions, runs, steps, worlds
-from migration.bench import build, forecast, pieces, policy, server, shapes
+from migration.bench import build, forecast, pieces, plain_dlt, policy, server, shapes
 from migration.management.commands import bench as command
 from migration.models import Account, Chunk, Run
 from migration.pipeline import categories
@@ -102,6 +103,11 @@ def test_what_is_interrupted_leaves_nothing(postgres, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         call_command("bench", rows=100, server=postgres, json=True, stdout=StringIO(), stderr=StringIO())
     assert scratch_databases(postgres) == before
+
+
+def test_dlt_is_told_the_target_as_a_url():
+    parts = {"host": "127.0.0.1", "port": "5433", "user": "bench user", "password": "p@ss/w:rd%", "dbname": "calm_bench_1_cdp"}
+    assert conninfo_to_dict(plain_dlt.as_url(make_conninfo(**parts))) == parts
 
 
 def test_the_open_gates_are_for_scratch_databases_only(settings, db):
