@@ -6,7 +6,7 @@ Times are the database's, so that a worker whose clock is off cannot hold or los
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -131,11 +131,9 @@ def beat(chunk: Chunk) -> None:
         raise LeaseLost(f"{chunk} was claimed by another worker")
 
 
-@contextmanager
-def heartbeat(chunk: Chunk) -> Iterator[None]:
+def heartbeat(chunk: Chunk) -> AbstractContextManager[None]:
     """Renew the chunk's lease while the block works."""
-    with renewing(partial(beat, chunk), name=f"heartbeat-{chunk.pk}"):
-        yield
+    return renewing(partial(beat, chunk), name=f"heartbeat-{chunk.pk}")
 
 
 @contextmanager

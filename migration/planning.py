@@ -14,7 +14,7 @@ from migration.pipeline.queries import array, companions, literals, watermark_of
 from migration.pipeline.records import Links
 from migration.watermark import from_json
 
-PERSONS_AT_ONCE = 4000
+PERSONS_AT_ONCE = 4000  # at first
 FEWEST_AT_ONCE, MOST_AT_ONCE = 500, 16_000
 QUICK_SECONDS, SLOW_SECONDS = 1.0, 10.0  # of one batch: a CRM that has all in memory, and one whose disks are waited for
 LAST_PERSON = 2**63 - 1
@@ -58,12 +58,8 @@ class Cut:
     expected: int
 
 
-def nothing() -> None:
-    """A pulse that nobody listens to."""
-
-
 def count(
-    crm: Crm, mapping: Mapping, watermark: dict[str, str], persons: list[int], links: Reader, pulse: Callable[[], None] = nothing
+    crm: Crm, mapping: Mapping, watermark: dict[str, str], persons: list[int], links: Reader, pulse: Callable[[], None]
 ) -> Iterator[PersonCount]:
     """Each person's audits and candidates, by queries of their own: by sets, not contact by contact as extraction goes.
 
@@ -83,10 +79,10 @@ def count(
             yield PersonCount(person, *found[person])
 
 
-def next_size(size: int, seconds: float) -> int:
-    """Persons to count next, after so many took so long: the more at once, the fewer pages are read twice; but a statement has its limit."""
+def next_size(size: int, seconds: float, most: int = MOST_AT_ONCE) -> int:
+    """Persons to ask about next, after so many took so long: the more at once, the fewer pages are read twice; but a statement has its limit."""
     if seconds < QUICK_SECONDS:
-        return min(size * 2, MOST_AT_ONCE)
+        return min(size * 2, most)
     return max(size // 2, FEWEST_AT_ONCE) if seconds > SLOW_SECONDS else size
 
 
@@ -104,7 +100,8 @@ def sources(crm: HasShape, mapping: Mapping, persons: list[int], links: Links) -
     """
     if persons:
         of_contacts = sql.SQL(
-            """(SELECT auditable_id::bigint AS person, * FROM audits WHERE auditable_type IN ({contacts}) AND auditable_id = ANY({record_keys})
+            """(SELECT auditable_id::bigint AS person, * FROM (
+                    SELECT * FROM audits WHERE auditable_type IN ({contacts}) AND auditable_id = ANY({record_keys}) OFFSET 0) own
                 UNION ALL
                 SELECT associated_id::bigint, * FROM (
                     SELECT * FROM audits WHERE associated_type IN ({contacts}) AND associated_id = ANY({associated_keys}) OFFSET 0) associated

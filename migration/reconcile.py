@@ -142,7 +142,7 @@ def batches(world: World, ends: Sequence[int] = (), *, most: int | None = None) 
         last = min([persons[min(start + size, len(persons)) - 1], *ends[following : following + 1]])
         yield Batch(first, last, world.cdp.contacts(world.account_id, first, last))
         first, start = last + 1, bisect_right(persons, last)
-        size = most or min(next_size(size, time.monotonic() - begun), PERSONS_AT_ONCE)
+        size = most or next_size(size, time.monotonic() - begun, PERSONS_AT_ONCE)
 
 
 def heavy_ends(run: Run) -> list[int]:

@@ -40,7 +40,7 @@ class Told(NamedTuple):
 
 
 def source_ids(world: World, persons: list[int], known: Links) -> dict[int, Told]:
-    """Person -> what the source tells, and what is known of their links. Through SQL of its own, not the extractor's; every audit is read once."""
+    """Person -> what the source tells; `known` are their links. Every audit is read once."""
     statement = sql.SQL(
         """SELECT person, count(*) FILTER (WHERE before),
                   coalesce(string_agg(to_hex(id | (-9223372036854775808)), ',' ORDER BY id) FILTER (WHERE before AND NOT nothing), ''),

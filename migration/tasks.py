@@ -85,9 +85,8 @@ def tick_of_beat() -> None:
     By the database's clock: Celery's `expires` goes by that of the worker, and one whose clock is ahead would take every tick for a stale one.
     """
     last = ticks.last()
-    if (
-        last is None or not timedelta(0) <= ticks.now() - last <= AT_LEAST_APART
-    ):  # a server that took over may be behind the last one's clock
+    # Also where the last one is yet to come: a server that took over may be behind the clock of the one before.
+    if last is None or not timedelta(0) <= ticks.now() - last <= AT_LEAST_APART:
         tick()
 
 

@@ -99,7 +99,7 @@ def chunk(scout: Crm, mapping: Mapping, persons: list[int]) -> Work:
     try:
         for query in counting(scout, mapping, Work(Selection(first), reader.of(first))):
             by_index.check(scout, query.statement)
-        counts = planning.count(scout, mapping, MARK, persons, reader)
+        counts = planning.count(scout, mapping, MARK, persons, reader, lambda: None)
         cut = next(planning.cut(counts, settings.CHUNK_SIZE, scout, mapping, reader))
     except by_index.NoIndex:
         return Work(Selection(persons[:UNCOUNTED]), stand_ins(scout, mapping, reader.of(persons[:UNCOUNTED])))

@@ -96,9 +96,9 @@ def test_a_row_that_comes_between_the_look_and_the_insert_is_found(console, monk
     def meanwhile(connection, target, receipt, *, occupied):
         assert not occupied
         own = decide(connection, target, receipt, occupied=occupied)
-        row = connection.execute("SELECT to_jsonb(s) FROM calm_staging s WHERE id NOT IN (SELECT id FROM calm_verdict) LIMIT 1").fetchone()[
-            0
-        ]
+        [row] = connection.execute(
+            "SELECT to_jsonb(s) FROM calm_staging s WHERE id NOT IN (SELECT id FROM calm_verdict) LIMIT 1"
+        ).fetchone()
         with closing(Cdp()) as other:
             other.connection.execute(INTRUDER, {"same_id": same_id, "account": target.account, "row": Jsonb(row)})
         monkeypatch.undo()
