@@ -64,6 +64,7 @@ class Cdp:
                 "work_mem": "16MB",  # sorting a chunk too
             },
         )
+        self.has_staging = False  # whether the session has the loader's temporary tables
         try:
             with translated(VARIABLE):
                 look_at(self.connection)

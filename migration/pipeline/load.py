@@ -63,7 +63,7 @@ def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, waived: 
     Raises Unstorable where jsonb refuses a value; then nothing is staged.
     """
     with translated("CDP_DATABASE_URL"):
-        cdp.connection.execute(f"{STAGING}; {SPANS}; {VERDICT}; TRUNCATE calm_staging, calm_spans, calm_verdict")
+        empty_tables(cdp)
         try:
             with cdp.connection.cursor().copy(f"COPY calm_staging ({', '.join(COLUMNS)}) FROM STDIN") as copy:
                 for block in blocks(lines(candidates, writer, waived, receipt)):
@@ -71,6 +71,12 @@ def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, waived: 
         except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
             raise Unstorable(type(error).__name__) from error
     return receipt
+
+
+def empty_tables(cdp: Cdp) -> None:
+    """The temporary tables, empty: made for the session's first chunk, and only emptied for the others."""
+    cdp.connection.execute("TRUNCATE calm_staging, calm_spans, calm_verdict" if cdp.has_staging else f"{STAGING}; {SPANS}; {VERDICT}")
+    cdp.has_staging = True
 
 
 def lines(candidates: Iterable[Candidate], writer: RowWriter, waived: Waived, receipt: Receipt) -> Iterator[bytes]:
