@@ -100,16 +100,16 @@ def sources(crm: HasShape, mapping: Mapping, persons: list[int], links: Links) -
     """
     if persons:
         of_contacts = sql.SQL(
-            """(SELECT auditable_id::bigint AS person, * FROM (
-                    SELECT * FROM audits WHERE auditable_type IN ({contacts}) AND auditable_id = ANY({record_keys}) OFFSET 0) own
-                UNION ALL
-                SELECT associated_id::bigint, * FROM (
-                    SELECT * FROM audits WHERE associated_type IN ({contacts}) AND associated_id = ANY({associated_keys}) OFFSET 0) associated
-                WHERE auditable_type IN ({companions}))"""
+            """(SELECT CASE WHEN auditable_type IN ({contacts}) THEN auditable_id::bigint ELSE associated_id::bigint END AS person, * FROM (
+                    SELECT * FROM audits WHERE auditable_type IN ({contacts}) AND auditable_id = ANY({record_keys})
+                                            OR associated_type IN ({contacts}) AND associated_id = ANY({associated_keys}) OFFSET 0) found
+                WHERE auditable_type IN ({companions}) OR auditable_type IN ({contacts}) AND {record_id} = ANY({record_keys}))"""
         ).format(
             contacts=literals(mapping.classes(Role.CONTACT)),
             companions=literals(companions(mapping)),
             record_keys=keys(persons, crm.shape.record_id),
+            # As wide as the keys: only then does the server hash them, and not compare each audit with each.
+            record_id=sql.SQL("auditable_id" if crm.shape.record_id in TEXTS else "auditable_id::bigint"),
             associated_keys=keys(persons, crm.shape.associated_id),
         )
         yield Source(of_contacts, by_sets=True)
