@@ -125,11 +125,7 @@ def outlooks(world: World, batch: Batch) -> dict[Key, Outlook]:
     """Every activity that the mapping would make of the batch's candidates."""
     rows = RowWriter(str(world.account_id), world.mapping, 0, world.crm.shape)
     work = Work(uuid4(), 0, 0, batch.first, batch.last)
-    return {
-        (c.person_id, c.audit_id): Outlook(rows.line(c), c.category)
-        for c in mapped(work, world, batch.claims)
-        if not c.passed_over and not c.beyond
-    }
+    return {(c.person_id, c.audit_id): Outlook(rows.line(c), c.category) for c in mapped(work, world, batch.claims) if c.becomes_row}
 
 
 def world(account: Account, document: object, doors: Doors, people: People, *, now: datetime, pulse: Callable[[], None]) -> World:

@@ -1,6 +1,7 @@
 """ActorMapper: who acted, by the table of SPEC section 3. Users are learnt in batches ahead of their rows."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 from migration import copytext
@@ -64,24 +65,35 @@ class ActorMapper:
 
 
 def map_actors(candidates: Iterable[Candidate], actors: ActorMapper) -> Iterator[Candidate]:
-    """Set `actor` of every candidate that is still to become a row."""
-    for batch in batches(candidates):
-        actors.learn({(c.user_type, c.user_id, c.username) for c in batch if not c.passed_over and not c.beyond})
-        for candidate in batch:
-            if not candidate.passed_over and not candidate.beyond:
-                candidate.actor = actors.cache[candidate.user_type, candidate.user_id, candidate.username]
+    """Set `actor` of every candidate that is still to become a row.
+
+    One whose actor is known goes on at once: a thousand that are held back are out of the processor's caches when the next step comes to them.
+    """
+    coming = iter(candidates)
+    for candidate in coming:
+        if not candidate.becomes_row:
             yield candidate
+        elif actor := actors.cache.get((candidate.user_type, candidate.user_id, candidate.username)):
+            candidate.actor = actor
+            yield candidate
+        else:  # somebody new, and so perhaps others soon: one question for all of them
+            yield from learnt([candidate, *ahead(coming)], actors)
 
 
-def batches(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
-    """Lists of candidates, bounded in rows and in bytes."""
-    batch: list[Candidate] = []
+def learnt(batch: list[Candidate], actors: ActorMapper) -> Iterator[Candidate]:
+    """The batch with its actors, after one question about those that are new."""
+    actors.learn({(c.user_type, c.user_id, c.username) for c in batch if c.becomes_row})
+    for candidate in batch:
+        if candidate.becomes_row:
+            candidate.actor = actors.cache[candidate.user_type, candidate.user_id, candidate.username]
+        yield candidate
+
+
+def ahead(coming: Iterator[Candidate]) -> Iterator[Candidate]:
+    """The next candidates, bounded in number and in bytes."""
     size = 0
-    for candidate in candidates:
-        batch.append(candidate)
+    for candidate in islice(coming, BATCH_ROWS):
+        yield candidate
         size += len(candidate.changes)
-        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+        if size >= BATCH_BYTES:
+            return

@@ -43,7 +43,7 @@ class Names:
 def enrich_associations(candidates: Iterable[Candidate], names: Names | None) -> Iterator[Candidate]:
     """Set `associations` of link, move and deal activities; without names (gate F not open) nothing is set."""
     for candidate in candidates:
-        if names is not None and candidate.role in ENRICHED and not candidate.passed_over and not candidate.beyond:
+        if names is not None and candidate.role in ENRICHED and candidate.becomes_row:
             try:
                 candidate.associations = found(candidate, names)
             except Exception as error:  # noqa: BLE001 - one poisoned row is put aside, the chunk goes on

@@ -47,6 +47,6 @@ def resolve_contacts(candidates: Iterable[Candidate], contacts: Contacts) -> Ite
         if person not in decided:
             decided[person] = contacts.decide(person)
         candidate.contact_id, problem = decided[person]
-        if problem and not candidate.passed_over and not candidate.beyond:  # what is beyond is counted by category, whosever it is
+        if problem and candidate.becomes_row:  # what is beyond is counted by category, whosever it is
             candidate.problem = problem
         yield candidate

@@ -88,6 +88,11 @@ class Candidate:
         """Whether the steps after the one that decided have nothing to do with it."""
         return bool(self.skipped) or self.problem is not None
 
+    @property
+    def becomes_row(self) -> bool:
+        """Whether, as far as the steps so far have decided, a row comes of it."""
+        return not (self.skipped or self.beyond or self.problem)
+
 
 @dataclass(slots=True)
 class Quarantined:
