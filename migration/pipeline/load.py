@@ -94,21 +94,22 @@ def lines(candidates: Iterable[Candidate], writer: RowWriter, waived: Waived, re
             except Exception as error:  # noqa: BLE001 - one poisoned row is put aside, the chunk goes on
                 put_aside(receipt, aside(candidate, failure(error)), waived)
             else:
-                receipt.collisions += [c for c in candidate.collisions or () if c not in receipt.collisions]
+                if candidate.collisions:
+                    receipt.collisions += [c for c in candidate.collisions if c not in receipt.collisions]
                 yield line
 
 
 def blocks(found: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines in larger pieces: each write costs a call to the server's socket."""
+    """Lines in larger pieces, each with its end: a write for each line would cost a call to the server's socket."""
     held: list[bytes] = []
     size = 0
     for line in found:
         held.append(line)
         size += len(line)
         if size >= BLOCK_BYTES:
-            yield b"".join(held)
+            yield b"\n".join([*held, b""])
             held, size = [], 0
-    yield b"".join(held)
+    yield b"\n".join([*held, b""])
 
 
 def put_aside(receipt: Receipt, found: Quarantined, waived: Waived) -> None:
@@ -130,7 +131,7 @@ def mark_unstorable(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
     """
     with closing(Cdp()) as cdp:
         for candidate in candidates:
-            if not candidate.passed_over and not candidate.beyond:
+            if candidate.becomes_row:
                 try:
                     cdp.rows("SELECT %s::jsonb IS NULL", (copytext.read(candidate.changes),))
                 except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:

@@ -82,7 +82,7 @@ class RowWriter:
         self._tail = b', "mapping_revision": ' + str(self.revision).encode() + b"}"
 
     def line(self, candidate: Candidate) -> bytes:
-        """The COPY line, newline included. Raises where the candidate cannot become a row."""
+        """The COPY line, without its end. Raises where the candidate cannot become a row."""
         if candidate.actor is None or candidate.contact_id is None:
             raise ValueError("a candidate without actor or contact is no row")
         key = row_id(candidate.person_id, candidate.audit_id).encode()
@@ -100,7 +100,7 @@ class RowWriter:
             self.changes(candidate),
             self.context(candidate),
         )
-        return b"\t".join(fields) + b"\n"
+        return b"\t".join(fields)
 
     def changes(self, candidate: Candidate) -> bytes:
         """audited_changes less the secrets; read only where a secret's name may occur."""
