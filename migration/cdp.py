@@ -60,6 +60,7 @@ class Cdp:
                 "statement_timeout": f"{settings.CDP_STATEMENT_TIMEOUT_SECONDS}s",
                 "idle_in_transaction_session_timeout": "60s",  # a frozen client must not hold row locks
                 "jit": "off",
+                "enable_mergejoin": "off",  # a chunk's temporary tables have no statistics: its wide rows would be sorted once more for a join
                 "temp_buffers": "32MB",  # a chunk's staging stays in memory; PostgreSQL's own 8 MB would write it to a file
                 "work_mem": "16MB",  # sorting a chunk too
             },
