@@ -9,7 +9,7 @@ from gates.by_account import Tally
 from gates.models import Milestone
 from gates.standing import Standing, State
 from migration.models import Account, Run
-from migration.states import COMPLETE, RunMode, RunState
+from migration.states import RunMode, RunState
 
 NOT_BEGUN, IN_PROGRESS, DONE = "not begun", "in progress", "done"
 
@@ -65,7 +65,7 @@ def newest_complete() -> list[tuple[str | None, str | None]]:
     """For each account the state of its newest dry run and of its newest production run that ran to its end and stands."""
 
     def newest(mode: RunMode) -> Subquery:
-        runs = Run.objects.filter(account=OuterRef("pk"), mode=mode, state__in=COMPLETE).order_by("-pk")
+        runs = Run.objects.standing().filter(account=OuterRef("pk"), mode=mode).order_by("-pk")
         return Subquery(runs.values("state")[:1])
 
     accounts = Account.objects.filter(gone=False).annotate(dry=newest(RunMode.DRY_RUN), moved=newest(RunMode.PRODUCTION))

@@ -1,7 +1,8 @@
 """What an account's customer is told of its migration: the one writer of the summary that the status endpoint reads.
 
 Only production runs count. The customer sees the latest of them, but for this: what stands complete stays so while a later run corrects it,
-until that run ends. A run that tries its quarantined candidates again stays partial meanwhile.
+until that run ends. A run that tries its quarantined candidates again stays partial meanwhile. A run whose rows are being removed, be it an
+earlier one, hides all others: rows of theirs may go too.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from migration.models import Account, Chunk, Run, Summary
 from migration.pipeline.records import Receipt
 from migration.states import ACTIVE, COMPLETE, RunMode, RunReason, RunState
 
-UNDECIDED = {*ACTIVE, RunState.CANCELLED} - {RunState.WITHDRAWING}  # such a run says nothing yet of what an earlier one achieved
+UNDECIDED = {*ACTIVE, RunState.CANCELLED}  # such a run says nothing yet of what an earlier one achieved
 AT_CHUNKS = (RunState.RUNNING, RunState.PAUSING, RunState.CANCELLING)
 GOING_ON = (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING)
 STUCK = (RunState.INTERRUPTED, RunState.FAILED)
@@ -89,18 +90,29 @@ def shown(account: Account, before: Summary) -> tuple[Run | None, str]:
     begun = [run for run in runs if run.state != RunState.CANCELLED or run.started_at]
     if not begun:
         return None, ""
+    if withdrawing := next((run for run in begun if run.state == RunState.WITHDRAWING), None):
+        return withdrawing, withdrawing.state
     latest, *older = begun
-    if latest.state in UNDECIDED:
-        if before.run_id == latest.pk and before.run_state == RunState.PARTIAL:
-            return latest, RunState.PARTIAL
-        standing = next((run for run in older if run.state not in UNDECIDED), latest)
-        run = standing if standing.state in COMPLETE else latest
-        return run, run.state
-    if latest.state == RunState.WITHDRAWN:
-        standing = next((run for run in older if run.state not in UNDECIDED and run.state != RunState.WITHDRAWN), latest)
-        # The withdrawn run took along the earlier one's rows that it had corrected.
-        return (standing, RunState.PARTIAL) if standing.state in COMPLETE else (None, "")
-    return latest, latest.state
+    if latest.state not in UNDECIDED:
+        return achieved(begun)
+    if before.run_id == latest.pk and before.run_state == RunState.PARTIAL:
+        return latest, RunState.PARTIAL
+    run, state = achieved(older)
+    return (run, state) if state in COMPLETE else (latest, latest.state)
+
+
+def achieved(runs: list[Run]) -> tuple[Run | None, str]:
+    """What these runs, the newest first, have come to, leaving aside those that say nothing yet of it."""
+    decided = [run for run in runs if run.state not in UNDECIDED]
+    standing = set(Run.objects.standing().filter(pk__in=[run.pk for run in decided]).values_list("pk", flat=True))
+    # Nothing to show of a run whose rows were removed, be it with those of an earlier one.
+    left = [run for run in decided if run.pk in standing or run.state == RunState.FAILED]
+    if not left:
+        return None, ""
+    if left[0] == decided[0]:
+        return left[0], left[0].state
+    # What was withdrawn since took along the rows that it had corrected.
+    return (left[0], RunState.PARTIAL) if left[0].state in COMPLETE else (None, "")
 
 
 def nothing() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from migration.cdp import Cdp
 from migration.doors import Misconfigured, translated
 from migration.models import Run
 from migration.runs import Busy, Refused
-from migration.states import RunMode, RunReason, RunState, Verb
+from migration.states import COMPLETE, RunMode, RunReason, RunState, Verb
 
 KEYS_AT_ONCE = 5_000
 
@@ -104,6 +104,7 @@ def begin(run: Run, *, by: str, now: datetime) -> Run:
     try:
         with transaction.atomic():
             left = runs.seized(run)
+            warn_later(run, found)
             reason = f"{by} withdraws it: {found.rows:,} rows are to be removed."
             runs.move(run, RunState.WITHDRAWING, code=RunReason.ASKED, reason=reason, by=by, now=now, withdrawal=found.as_json())
             reaper.end_sessions(left)
@@ -111,6 +112,14 @@ def begin(run: Run, *, by: str, now: datetime) -> Run:
     except IntegrityError as error:
         raise Busy(f"Another run of {run.account} is active: wait for it, or cancel it, before {run} is withdrawn.") from error
     return run
+
+
+def warn_later(run: Run, found: Preview) -> None:
+    """Say on the complete runs that came after it that rows which they found right go too."""
+    sentence = f"{run} was withdrawn afterwards: what this run had found right and left in place went with it. Run the account again."
+    for later in Run.objects.filter(account=run.account, mode=RunMode.PRODUCTION, pk__gt=run.pk, state__in=COMPLETE) if found.rows else ():
+        if sentence not in later.warnings:
+            runs.record(later, warnings=[*later.warnings, sentence])
 
 
 def check(run: Run) -> None:

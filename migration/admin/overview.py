@@ -43,8 +43,8 @@ def of(user: Any) -> Overview:
 
 
 def accounts() -> dict[str, Any]:
-    """`moved`: with a production run that ran to its end, be it partial."""
-    complete = Run.objects.filter(account=OuterRef("pk"), mode=RunMode.PRODUCTION, state__in=COMPLETE)
+    """`moved`: with a production run that ran to its end, be it partial, and stands."""
+    complete = Run.objects.standing().filter(account=OuterRef("pk"), mode=RunMode.PRODUCTION)
     total, moved = Account.objects.count(), Account.objects.filter(Exists(complete)).count()
     return {"total": total, "moved": moved, "url": links.listing(Account)}
 

@@ -1,10 +1,10 @@
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from migration.models.account import Account
 from migration.models.link_index import LinkIndex
 from migration.models.mapping_revision import MappingRevision
-from migration.states import ACTIVE, FINISHED, WORKABLE, RunMode, RunReason, RunState
+from migration.states import ACTIVE, COMPLETE, FINISHED, WORKABLE, RunMode, RunReason, RunState
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -13,6 +13,16 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def workable(self) -> "RunQuerySet":
         return self.filter(state__in=WORKABLE)
+
+    def standing(self) -> "RunQuerySet":
+        """Those that ran to their end and whose rows are all there still, as far as is known here.
+
+        What a run found right and left in place is the earlier run's: it goes when that one is withdrawn.
+        """
+        begun = Q(state=RunState.WITHDRAWING)
+        removed = Q(finished_at__gt=OuterRef("finished_at"), withdrawal__isnull=False) & ~Q(withdrawal__removed={})
+        earlier = Run.objects.filter(begun | removed, account=OuterRef("account"), mode=OuterRef("mode"), pk__lt=OuterRef("pk"))
+        return self.filter(~Exists(earlier), state__in=COMPLETE)
 
 
 class Run(models.Model):

@@ -10,10 +10,12 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
+from gates import milestones
 from migration import attempts, chunks, control, ledger, runs, stale, steps, withdrawal, worlds
+from migration.admin import overview
 from migration.cdp import Cdp
 from migration.doors import Misconfigured
-from migration.models import Account, Chunk, Event, Run, StaleRow
+from migration.models import Account, Chunk, Event, Run, StaleRow, Summary
 from migration.pipeline.load import load
 from migration.pipeline.problems import Fenced
 from migration.runs import Busy, Refused
@@ -92,6 +94,23 @@ def test_rows_that_an_earlier_run_first_wrote_are_named_and_go_too(may_delete):
     assert [row[0] for row in of_run(may_delete, first)] == [row[0] for row in ours[3:]]
     found = ledger.of(second)
     assert (found.written, found.corrected, found.withdrawn) == (1, 2, 3)
+
+
+def test_a_later_run_that_found_everything_right_is_complete_no_more(may_delete):
+    first, second = run_account(1), run_account(1)
+    assert overview.accounts()["moved"] == 1
+    command(first, "--yes")
+    second.refresh_from_db()
+    assert not may_delete.activities(f"account_id = '{first.account.cdp_id}' AND origin = 'crm_migration'")
+    assert second.warnings[-1:] == [
+        f"{first} was withdrawn afterwards: what this run had found right and left in place went with it. Run the account again."
+    ]
+    assert Summary.objects.get(pk=first.account_id).run is None
+    assert overview.accounts()["moved"] == 0
+    assert milestones.newest_complete() == [(None, None)] * Account.objects.filter(gone=False).count()
+    third = run_account(1)
+    assert_as_expected(may_delete, third)
+    assert overview.accounts()["moved"] == 1 and Summary.objects.get(pk=first.account_id).run == third
 
 
 def test_it_is_done_in_bounded_steps_and_a_turn_that_ends_goes_on_where_it_stopped(may_delete, monkeypatch):

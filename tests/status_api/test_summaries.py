@@ -143,6 +143,38 @@ def test_withdrawn(account):
     assert (found.run, found.history_from, found.started_at, found.finished_at) == (None, None, None, None)
 
 
+def test_an_earlier_run_that_is_withdrawn_takes_a_later_one_with_it(account):
+    """What the later one found right was the earlier one's rows."""
+    first, second = ended(account), ended(account)
+    moved(first, RunState.WITHDRAWING, withdrawal={"rows": 10})
+    assert (seen(account), of(account).run) == ((State.PAUSED, 99, 10, 10), first)
+    moved(first, RunState.WITHDRAWN, now=NOON + HOUR, withdrawal={"removed": {"contact/create": 10}})
+    assert (seen(account), of(account).run) == ((State.NOT_STARTED, 0, 0, None), None)
+    assert not Run.objects.standing().filter(account=account).exists()
+    third = factories.run(RunState.RUNNING, account=account)
+    moved(third, RunState.VERIFYING)
+    assert seen(account)[0] == State.IN_PROGRESS
+    moved(third, RunState.SUCCEEDED, now=NOON + 2 * HOUR)
+    assert (seen(account)[0], of(account).run, list(Run.objects.standing())) == (State.COMPLETED, third, [third])
+    assert second.state == RunState.SUCCEEDED
+
+
+def test_an_earlier_run_of_which_nothing_was_left_to_remove_takes_nothing(account):
+    first, second = ended(account), ended(account)
+    moved(first, RunState.WITHDRAWING)
+    moved(first, RunState.WITHDRAWN, now=NOON + HOUR, withdrawal={"removed": {}})
+    assert (seen(account)[0], of(account).run) == (State.COMPLETED, second)
+
+
+def test_what_stands_is_shown_past_a_withdrawn_run(account):
+    first, second = ended(account), ended(account)
+    moved(second, RunState.WITHDRAWING, RunState.WITHDRAWN)
+    third = factories.run(RunState.PLANNED, account=account)
+    for state in (RunState.RUNNING, RunState.CANCELLING, RunState.CANCELLED):
+        moved(third, state, started_at=NOON, candidates=10)
+        assert (seen(account), of(account).run) == ((State.PARTIAL, 99, 10, 10), first)
+
+
 # --- partial, quarantine --------------------------------------------------------------------------------------------
 
 
