@@ -1,4 +1,4 @@
-"""What people ask of a run: pause, resume, cancel, retry, force. Which fits which state is a table in states.py; the admin and the command ask here."""
+"""What people ask of a run: pause, resume, cancel, retry, force, abandon. A table in states.py says which fits which state."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -21,6 +21,7 @@ def act(verb: Verb, run: Run, *, by: str, now: datetime) -> Run:
         Verb.CANCEL: cancel,
         Verb.RETRY: retry,
         Verb.FORCE: force,
+        Verb.ABANDON: abandon,
     }
     try:
         return acts[verb](run, by=by, now=now)
@@ -81,6 +82,14 @@ def force(run: Run, *, by: str, now: datetime) -> Run:
     return run
 
 
+def abandon(run: Run, *, by: str, now: datetime) -> Run:
+    """Give a withdrawal up. A worker in the middle of a step ends that step; the rows that are left stay, and can be withdrawn later."""
+    run.refresh_from_db()
+    runs.check_verb(run, Verb.ABANDON)
+    reason = f"{by} gave its withdrawal up: the rows that were not removed yet are still in the CDP."
+    return runs.move(run, RunState.FAILED, code=RunReason.ASKED, reason=reason, by=by, now=now)
+
+
 def check_gates(run: Run, *, now: datetime) -> None:
     refusals = runs.gate_decision(run.account, RunMode(run.mode), now=now, run=run).refusals
     if refusals:
@@ -93,6 +102,8 @@ def check_can_retry(run: Run, *, now: datetime) -> None:
     newer = Run.objects.filter(account=run.account, mode=run.mode, pk__gt=run.pk).exclude(state=RunState.CANCELLED).first()
     if newer:
         raise Refused(f"{newer} came after {run}: run the account again instead.")
+    if run.withdrawal is not None:
+        raise Refused(f"Rows of {run} were withdrawn, and nobody writes for it any more: run the account again instead.")
     if run.pipeline_version != VERSION:
         raise Refused(f"{run} was planned by pipeline version {run.pipeline_version}, this is {VERSION}: run the account again.")
     if not run.chunks.filter(state__in=(ChunkState.FAILED, ChunkState.PENDING, ChunkState.LEASED)).exists():

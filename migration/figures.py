@@ -13,13 +13,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from migration import budget, ticks
 from migration.models import Chunk, ReadBudget, Run, Summary, Tally
-from migration.states import ChunkState, RunMode, RunState
+from migration.states import ChunkState, RunMode, RunReason, RunState
 from migration.tallies import OUTCOMES
 
 
 def families(*, now: datetime) -> Iterator[Metric]:
     """The metrics of this app; six queries."""
-    yield runs_by_state()
+    yield from runs_by_state()
     yield outcomes()
     yield quarantined()
     yield from chunks(now)
@@ -27,13 +27,18 @@ def families(*, now: datetime) -> Iterator[Metric]:
     yield since_tick(now)
 
 
-def runs_by_state() -> Metric:
+def runs_by_state() -> Iterator[Metric]:
     family = GaugeMetricFamily("calm_runs", "Runs by mode and state.", labels=["mode", "state"])
-    found = {(mode, state): number for mode, state, number in Run.objects.order_by().values_list("mode", "state").annotate(Count("pk"))}
+    kept = Q(state__in=(RunState.CANCELLING, RunState.WITHDRAWING), reason_code__in=(RunReason.OUTAGE, RunReason.STOPPED))
+    rows = list(Run.objects.order_by().values_list("mode", "state").annotate(number=Count("pk"), kept=Count("pk", filter=kept)))
+    found = {(mode, state): number for mode, state, number, _ in rows}
     for mode in RunMode:
         for state in RunState:
             family.add_metric([mode, state], found.get((mode, state), 0))
-    return family
+    yield family
+    yield GaugeMetricFamily(
+        "calm_runs_kept_from_end", "Runs that something keeps from being cancelled or withdrawn.", value=sum(row[3] for row in rows)
+    )
 
 
 def outcomes() -> Metric:

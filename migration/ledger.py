@@ -52,7 +52,7 @@ class Ledger:
 
 def of(run: Run) -> Ledger:
     """The run's ledger as far as its chunks are done."""
-    ledger = Ledger(candidates=run.candidates or 0, withdrawn=sum((run.withdrawal or {}).get("removed", {}).values()))
+    ledger = Ledger(candidates=run.candidates or 0, withdrawn=run.removed)
     for plain in run.chunks.filter(state=ChunkState.DONE).values_list("receipt", flat=True).iterator():
         add(ledger, Receipt.from_json(plain or {}))
     for reason in run.quarantined.filter(waiver__isnull=False).values_list("reason", flat=True):

@@ -118,7 +118,8 @@ def continued(wish: Wish, asked: dict, *, by: str, now: datetime) -> Run | None:
     if same and run.state in (RunState.INTERRUPTED, RunState.PAUSING, RunState.PAUSED):
         return taken_up(run, by=by, now=now)
     if leases.is_held(run) or run.state not in (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING, RunState.INTERRUPTED):
-        raise Busy(f"{run} is {run.state} and would have to end first: wait for it, or cancel it.")
+        way_out = "abandon its withdrawal" if run.state == RunState.WITHDRAWING else "cancel it"
+        raise Busy(f"{run} is {run.state} and would have to end first: wait for it, or {way_out}.")
     end(run, RunState.CANCELLED, code=RunReason.SUPERSEDED, reason="Another run takes its place.", by=by, now=now)
     return None
 
@@ -222,9 +223,14 @@ def move(run: Run, new: RunState, *, by: str, now: datetime, code: RunReason = R
 
 
 def interrupt(run: Run, reason: str, *, by: str, now: datetime, code: RunReason = RunReason.OUTAGE) -> Run:
-    """Stop working on a run that cannot go on by itself; starting it again goes on where it stopped. One that is to stop anyway stays as it is."""
+    """Stop working on a run that cannot go on by itself; starting it again goes on where it stopped.
+
+    One that is to stop anyway stays as it is; what keeps it from its end, or from its withdrawal, is said on it.
+    """
     run.refresh_from_db()
     if (RunState(run.state), RunState.INTERRUPTED) not in RUN_MOVES:
+        if run.state in (RunState.CANCELLING, RunState.WITHDRAWING):
+            note(run, reason, now=now, code=code)
         return run
     return move(run, RunState.INTERRUPTED, by=by, now=now, code=code, reason=reason)
 
@@ -244,7 +250,8 @@ def note(run: Run, reason: str, *, now: datetime, code: RunReason = RunReason.OU
 
 def goes_on(run: Run) -> None:
     """What it waited for is there: no more is said of it."""
-    waited = Run.objects.filter(pk=run.pk, state__in=MAY_WAIT, reason_code__in=(RunReason.READ_BUDGET, RunReason.OUTAGE))
+    waits = (RunReason.READ_BUDGET, RunReason.OUTAGE, RunReason.STOPPED)
+    waited = Run.objects.filter(pk=run.pk, state__in=MAY_WAIT, reason_code__in=waits)
     if waited.update(reason_code=RunReason.NONE, reason=""):
         summaries.goes_on(run)
     run.reason_code, run.reason = RunReason.NONE, ""

@@ -40,6 +40,7 @@ class Verb(StrEnum):
     CANCEL = "cancel"
     RETRY = "retry"
     FORCE = "force"
+    ABANDON = "abandon"
     WITHDRAW = "withdraw"
 
 
@@ -88,6 +89,7 @@ RUN_MOVES: dict[tuple[RunState, RunState], str] = {
     (R.FAILED, R.WITHDRAWING): "a person withdraws the run",
     (R.CANCELLED, R.WITHDRAWING): "a person withdraws the run",
     (R.WITHDRAWING, R.WITHDRAWN): "the run's last row is removed",
+    (R.WITHDRAWING, R.FAILED): "a person gives the withdrawal up; the rows that are left stay",
 }
 
 CHUNK_MOVES: dict[tuple[ChunkState, ChunkState], str] = {
@@ -113,6 +115,7 @@ VERBS: dict[Verb, tuple[RunState, ...]] = {
     Verb.CANCEL: (R.PLANNED, R.RUNNING, R.PAUSING, R.PAUSED, R.INTERRUPTED, R.VERIFYING),
     Verb.RETRY: (R.FAILED,),
     Verb.FORCE: (R.PAUSING, R.CANCELLING),
+    Verb.ABANDON: (R.WITHDRAWING,),
     Verb.WITHDRAW: (R.SUCCEEDED, R.PARTIAL, R.FAILED, R.CANCELLED, R.WITHDRAWING),
 }
 

@@ -69,8 +69,13 @@ def step(run: Run, *, owner: str, turn: float | None = None) -> Step:
 
 
 def failed(run: Run, error: Exception, *, owner: str) -> Step:
-    """Nothing that waiting or trying again cures: said on the run, told in the log. Unless another worker was faster, and it is its run now."""
+    """Nothing that waiting or trying again cures: said on the run, told in the log. Unless another worker was faster, and it is its run now.
+
+    Raises Misconfigured where a person asked for what failed: the wish stays, and is tried again, as the cause may be mended.
+    """
     reason = f"{type(error).__name__} while the run was {run.state}; the log has the details."
+    if run.state in (RunState.CANCELLING, RunState.WITHDRAWING):
+        raise Misconfigured(reason) from error
     try:
         runs.end(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.STOPPED, reason=reason)
     except Overtaken as overtaken:
@@ -110,6 +115,7 @@ def withdrawn(run: Run, *, owner: str, turn: float) -> Step:
 
         def goes_on() -> bool:
             holding.renew(run)
+            runs.goes_on(run)
             return time.monotonic() < turn_ends
 
         withdrawal.proceed(run, by=owner, now=timezone.now(), pulse=goes_on)

@@ -22,7 +22,7 @@ from migration.states import ACTIVE, COMPLETE, RunMode, RunReason, RunState
 UNDECIDED = {*ACTIVE, RunState.CANCELLED}  # such a run says nothing yet of what an earlier one achieved
 AT_CHUNKS = (RunState.RUNNING, RunState.PAUSING, RunState.CANCELLING)
 GOING_ON = (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING)
-STUCK = (RunState.INTERRUPTED, RunState.FAILED)
+STUCK = (RunState.INTERRUPTED, RunState.FAILED, RunState.PAUSED)
 TOLD = ("run", "run_state", "done", "total", "history_from", "started_at", "finished_at")
 
 
@@ -144,7 +144,7 @@ def facts_of(run: Run, state: str, before: Summary, now: datetime) -> dict[str, 
 
 def stuck(run: Run) -> bool:
     """Whether it stands still without anybody having asked for that."""
-    return run.state in STUCK or (run.state == RunState.PAUSED and run.reason_code not in (RunReason.ASKED, RunReason.BATCH))
+    return run.state in STUCK and run.reason_code not in (RunReason.ASKED, RunReason.BATCH)
 
 
 def first_of(run: Run) -> datetime | None:

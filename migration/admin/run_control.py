@@ -31,6 +31,8 @@ EFFECTS = {
     Verb.RETRY: "The {failed} failed chunks are tried three times again, the {open} that are still to do are done; then the run is verified.",
     Verb.FORCE: "The {held} chunks in hand are taken from their workers, whose sessions in the CRM and the CDP are ended. What a worker that still "
     "lives had not committed is lost to it, and done again when the run goes on.",
+    Verb.ABANDON: "No more rows are removed. The {removed} that were stay so, the others are left in the CDP; withdrawing the run again removes them. "
+    "The run counts as failed: the next run of the account writes what is missing.",
 }
 
 
@@ -49,7 +51,7 @@ class RunControl(WorkAdmin):
 
     def buttons(self, request: HttpRequest, run: Run) -> list[dict[str, str]]:
         """`{"label", "url"}` of what this person may ask of the run now."""
-        verbs = [verb for verb in possible(run.state) if self.may_work(request, WITHDRAW if verb == Verb.WITHDRAW else self.may)]
+        verbs = [verb for verb in possible(run.state) if self.may_work(request, permission_of(verb))]
         if not run.writes or run.state == RunState.WITHDRAWING:
             verbs = [verb for verb in verbs if verb != Verb.WITHDRAW]
         found = [{"label": f"{verb.capitalize()}…", "url": self.address(verb, run.pk)} for verb in verbs]
@@ -59,7 +61,7 @@ class RunControl(WorkAdmin):
 
     def ask(self, request: HttpRequest, pk: int, verb: Verb) -> HttpResponse:
         """Asked with GET it shows what would come of the verb; POST does it."""
-        self.check_may(request)
+        self.check_may(request, permission_of(verb))
         run = self.found(request, pk)
         problem = ""
         if request.method == "POST":
@@ -116,11 +118,15 @@ class RunControl(WorkAdmin):
         return self.back(request, run, said=f"{run} is {run.state}.", level=messages.SUCCESS)
 
 
+def permission_of(verb: Verb) -> str:
+    return WITHDRAW if verb in (Verb.WITHDRAW, Verb.ABANDON) else RunControl.may
+
+
 def effect(verb: Verb, run: Run) -> str:
     """The verb's effect on this run, in words and numbers."""
     if verb not in EFFECTS:
         raise Http404
     open_chunks = run.chunks.filter(state__in=(ChunkState.PENDING, ChunkState.LEASED)).count()
     held, failed = leases.count(run), run.chunks.filter(state=ChunkState.FAILED).count()
-    numbers: dict[str, Any] = {"held": held, "open": open_chunks - held, "failed": failed}
+    numbers: dict[str, Any] = {"held": held, "open": open_chunks - held, "failed": failed, "removed": run.removed}
     return EFFECTS[verb].format(**{name: f"{number:,}" for name, number in numbers.items()})

@@ -86,5 +86,10 @@ class Run(models.Model):
         return self.mode.replace("_", " ")
 
     @property
+    def removed(self) -> int:
+        """Rows of it that were removed from the CDP again."""
+        return sum((self.withdrawal or {}).get("removed", {}).values())
+
+    @property
     def writes(self) -> bool:
         return self.mode == RunMode.PRODUCTION

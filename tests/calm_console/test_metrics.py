@@ -61,6 +61,7 @@ def test_an_empty_console(client, token):
     zero = {("calm_runs", str(m), str(s)): 0 for m in RunMode for s in RunState}
     zero |= {("calm_outcomes_total", str(m), o): 0 for m in RunMode for o in tallies.OUTCOMES}
     names = ("calm_quarantined", "calm_chunks_leased", "calm_chunks_failed", "calm_oldest_lease_age_seconds", "calm_reading_stopped")
+    zero |= {("calm_runs_kept_from_end",): 0}
     zero |= {(name,): 0 for name in names}
     zero |= {("calm_gate_open", letter): 0 for letter in "ABDEFGH"}
     zero |= {("calm_gate_accounts", "C", "yes"): 0, ("calm_gate_accounts", "C", "no"): 0}

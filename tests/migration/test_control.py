@@ -1,5 +1,6 @@
 """Pause, resume, cancel, retry, force: what is possible when, how fast it takes effect, and that nobody writes after an end."""
 
+import getpass
 import itertools
 import json
 import os
@@ -51,6 +52,7 @@ TRY = {
     Verb.CANCEL: control.cancel,
     Verb.RETRY: control.retry,
     Verb.FORCE: control.force,
+    Verb.ABANDON: control.abandon,
 }
 
 
@@ -89,7 +91,7 @@ def test_each_verb_is_for_the_states_of_the_table_and_a_refusal_says_what_is_pos
 
 
 def test_every_active_run_can_be_ended_and_every_ended_one_that_wrote_withdrawn():
-    assert {*VERBS[Verb.CANCEL], RunState.CANCELLING, RunState.WITHDRAWING} == set(ACTIVE)
+    assert {*VERBS[Verb.CANCEL], *VERBS[Verb.ABANDON], RunState.CANCELLING} == set(ACTIVE)
     assert {*VERBS[Verb.WITHDRAW]} == {*FINISHED, RunState.WITHDRAWING} - {RunState.WITHDRAWN}
     assert all((state, RunState.PAUSING) in RUN_MOVES for state in VERBS[Verb.PAUSE])
     assert all((state, RunState.CANCELLING) in RUN_MOVES for state in VERBS[Verb.CANCEL])
@@ -281,6 +283,23 @@ def test_an_end_waits_for_the_cdp_that_has_to_keep_workers_out(console, settings
     assert steps.step(run, owner=OWNER) == steps.Step.WORKED
     assert (run.state, run.reason_code, run.reason) == (RunState.CANCELLED, RunReason.ASKED, asked)
     assert rows(console.cdp, "SELECT chunk, token FROM calm.receipts") == [(held.uuid, 2)]
+
+
+def test_an_end_that_a_wrong_password_keeps_from_coming_says_so(console, settings):
+    run = start()
+    steps.step(run, owner=OWNER)
+    held = chunks.claim(run, owner="gone:1")
+    Chunk.objects.filter(pk=held.pk).update(lease_expires_at="2020-01-01T00:00Z")
+    url, settings.CDP_DATABASE_URL = settings.CDP_DATABASE_URL, settings.CDP_DATABASE_URL.replace("calm-test@", "wrong@")
+    assert command(run, "cancel")["state"] == RunState.CANCELLING
+    assert tasks.turn(run) == steps.Step.WAITING
+    run.refresh_from_db()
+    assert (run.state, run.reason_code) == (RunState.CANCELLING, RunReason.STOPPED)
+    assert run.reason.startswith("CDP_DATABASE_URL: the user or password is refused")
+    settings.CDP_DATABASE_URL = url
+    tasks.turn(run)
+    run.refresh_from_db()
+    assert (run.state, run.reason) == (RunState.CANCELLED, f"{getpass.getuser()} asked for its end.")
 
 
 # --- old code, another system --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from gates import milestones
-from migration import attempts, chunks, control, ledger, runs, stale, steps, withdrawal, worlds
+from migration import attempts, chunks, control, figures, ledger, runs, stale, steps, tasks, withdrawal, worlds
 from migration.admin import overview
 from migration.cdp import Cdp
 from migration.doors import Misconfigured
@@ -19,7 +19,7 @@ from migration.models import Account, Chunk, Event, Run, StaleRow, Summary
 from migration.pipeline.load import load
 from migration.pipeline.problems import Fenced
 from migration.runs import Busy, Refused
-from migration.states import ChunkState, RunMode, RunReason, RunState
+from migration.states import ChunkState, RunMode, RunReason, RunState, Verb
 from tests import factories
 from tests.conftest import ROLES, rows
 from tests.migration.against_oracle import assert_as_expected
@@ -209,6 +209,87 @@ def test_what_may_not_be_withdrawn_is_refused_in_a_sentence(console):
     with pytest.raises(CommandError, match=r"is running: withdraw is for a run that is succeeded or .* Possible now: pause, cancel\.$"):
         call_command("withdraw_run", run.pk)
     assert of_run(console, run)
+
+
+# --- what keeps it from going on --------------------------------------------------------------------------------------
+
+
+def withdrawing() -> Run:
+    run = run_account(1)
+    return withdrawal.begin(run, by="ana", now=now())
+
+
+def turned(run: Run) -> Run:
+    """After a turn of a worker's, which never ends in an error."""
+    tasks.turn(run)
+    run.refresh_from_db()
+    return run
+
+
+def test_a_right_that_is_taken_back_is_said_until_it_is_given_again(may_delete, monkeypatch):
+    run = withdrawing()
+    may_delete.change_cdp(DELETE.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+    assert turned(run).reason.startswith("CDP_DATABASE_URL: permission denied for table contact_activity_logs")
+    assert (run.state, run.reason_code) == (RunState.WITHDRAWING, RunReason.STOPPED)
+    assert {each.name: each.samples[0].value for each in figures.runs_by_state()}["calm_runs_kept_from_end"] == 1
+    may_delete.change_cdp(DELETE)
+    monkeypatch.setattr(withdrawal, "KEYS_AT_ONCE", 100)
+    with monkeypatch.context() as short:
+        short.setattr("django.conf.settings.TURN_SECONDS", 0.0)
+        assert (turned(run).state, run.reason_code, run.reason) == (RunState.WITHDRAWING, "", "")
+    assert turned(run).state == RunState.WITHDRAWN
+
+
+def test_an_error_of_the_data_is_said_and_the_command_ends_with_it(may_delete):
+    run = withdrawing()
+    may_delete.change_cdp(
+        "CREATE TABLE other (id uuid REFERENCES contact_activity_logs)",
+        f"INSERT INTO other SELECT id FROM contact_activity_logs WHERE run_id = '{run.uuid}' LIMIT 1",
+    )
+    said = "ForeignKeyViolation while the run was withdrawing; the log has the details."
+    assert (turned(run).state, run.reason_code, run.reason) == (RunState.WITHDRAWING, RunReason.STOPPED, said)
+    with pytest.raises(CommandError, match=said):
+        command(run, "--yes")
+    may_delete.change_cdp("DROP TABLE other")
+    assert command(run, "--yes")["state"] == RunState.WITHDRAWN
+
+
+def test_a_withdrawal_that_cannot_go_on_is_abandoned_and_done_later(may_delete, settings, monkeypatch):
+    """The CDP's host was renamed: no process reaches it under the name that the run was planned with."""
+    run = withdrawing()
+    total = len(of_run(may_delete, run))
+    monkeypatch.setattr(withdrawal, "KEYS_AT_ONCE", 100)
+    withdrawal.proceed(run, by=OWNER, now=now(), pulse=lambda: False)
+    url, settings.CDP_DATABASE_URL = settings.CDP_DATABASE_URL, settings.CDP_DATABASE_URL.replace("127.0.0.1", "localhost")
+    assert "names another database here" in turned(run).reason
+    with pytest.raises(Busy, match=r"is withdrawing and would have to end first: wait for it, or abandon its withdrawal\."):
+        runs.start(runs.Wish(run.account, RunMode.DRY_RUN, None), by="ben", now=now())
+    control.act(Verb.ABANDON, run, by="ana", now=now())
+    assert (run.state, run.reason_code, run.removed) == (RunState.FAILED, RunReason.ASKED, 100)
+    assert run.reason == "ana gave its withdrawal up: the rows that were not removed yet are still in the CDP."
+    assert Summary.objects.get(pk=run.account_id).waiting_since is None
+    factories.chunk(run, ChunkState.FAILED)
+    with pytest.raises(Refused, match="were withdrawn, and nobody writes for it any more"):
+        control.retry(run, by="ana", now=now())
+    settings.CDP_DATABASE_URL = url
+    assert command(run, "--yes")["state"] == RunState.WITHDRAWN
+    assert run.removed == total and not of_run(may_delete, run)
+
+
+def test_a_worker_of_a_withdrawal_that_is_abandoned_ends_its_step_and_no_more(may_delete, monkeypatch):
+    run = withdrawing()
+    total = len(of_run(may_delete, run))
+    monkeypatch.setattr(withdrawal, "KEYS_AT_ONCE", 100)
+    real = withdrawal.remove
+
+    def removed(*arguments):
+        control.abandon(Run.objects.get(pk=run.pk), by="ana", now=now())
+        return real(*arguments)
+
+    monkeypatch.setattr(withdrawal, "remove", removed)
+    assert steps.step(run, owner=OWNER) == steps.Step.WAITING
+    run.refresh_from_db()
+    assert (run.state, run.removed, len(of_run(may_delete, run))) == (RunState.FAILED, 100, total - 100)
 
 
 # --- stale rows -----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@ from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from migration import control, reaper, runs, tasks
-from migration.doors import Outage
+from migration.doors import Misconfigured, Outage
 from migration.management.output import Output, refusals_as_sentences, run_of, who
 from migration.states import WORKABLE, Verb
 
@@ -10,7 +10,7 @@ VERBS = [verb for verb in Verb if verb != Verb.WITHDRAW]
 
 
 class Command(BaseCommand):
-    help = "Pause, resume or cancel a run, have its failed chunks tried again, or force a pause or an end that workers do not come to."
+    help = "Pause, resume or cancel a run, have its failed chunks tried again, force a pause or an end that workers do not come to, or abandon a withdrawal."
 
     def add_arguments(self, parser):
         parser.add_argument("run", type=int, metavar="RUN", help="the run's number")
@@ -25,7 +25,7 @@ class Command(BaseCommand):
         reaper.reap(run)
         try:
             runs.settle(run, by=who(), now=timezone.now())
-        except Outage as error:
+        except (Outage, Misconfigured) as error:
             run.refresh_from_db()
             out.aside(f"{error} The next tick sees to it.")
         if run.state in WORKABLE:
