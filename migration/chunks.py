@@ -226,7 +226,7 @@ def split(chunk: Chunk, parts: list[Part], reason: str, *, searching: bool = Tru
     Where they are a search for what is at fault, each has one try; only a single candidate is tried as often as a chunk.
     """
     with transaction.atomic():
-        Run.objects.select_for_update().get(pk=chunk.run_id)  # two splits at once would give the same numbers
+        Run.objects.select_for_update(no_key=True).get(pk=chunk.run_id)  # two splits at once would give the same numbers
         last = Chunk.objects.filter(run=chunk.run_id).aggregate(last=Max("number"))["last"]
         move(chunk, ChunkState.SPLIT, reason=reason, expected=0, ended_at=Now())
         made = [

@@ -109,7 +109,7 @@ def continued(wish: Wish, asked: dict, *, by: str, now: datetime) -> Run | None:
     were asked again. A paused run of another wish stays: somebody put it aside, and somebody has to end it.
     """
     # Locked, so that nobody claims a chunk between the look at its leases and its end.
-    run = Run.objects.active().filter(account=wish.account).select_for_update(of=("self",)).first()
+    run = Run.objects.active().filter(account=wish.account).select_for_update(of=("self",), no_key=True).first()
     if run is None:
         return None
     same = all(getattr(run, name) == value for name, value in asked.items()) and wish.chunk_size in (None, run.chunk_size)
@@ -191,9 +191,10 @@ def end(run: Run, new: RunState, *, code: RunReason, reason: str, by: str, now: 
 def seized(run: Run) -> list[Chunk]:
     """Take away whatever leases there are, inside the transaction of the move that ends the work: nobody claims before it is over.
 
-    Locks in the order of everybody else: run, chunks, then the summary, which the move writes.
+    Locks in the order of everybody else: run, chunks, then the summary, which the move writes. Not against rows that name the run: a chunk that
+    is finished with quarantined candidates has their foreign keys looked at when it commits, holding what is locked here next.
     """
-    Run.objects.select_for_update().get(pk=run.pk)
+    Run.objects.select_for_update(no_key=True).get(pk=run.pk)
     return chunks.take_away(run)
 
 
