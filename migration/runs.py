@@ -131,11 +131,14 @@ def taken_up(run: Run, *, by: str, now: datetime) -> Run:
 
 
 def pause(run: Run, *, by: str, now: datetime, code: RunReason = RunReason.ASKED, reason: str = "") -> Run:
-    """Ask for a pause: no chunk is claimed any more, the workers end the one in hand. Paused at once where none is held; asked again, no change.
+    """Ask for a pause: no chunk is claimed any more, the workers end the one in hand. Paused at once where none is held; asked again, no change,
+    but that a batch does not take up what a person asked for.
 
     Raises Refused where the state does not allow it.
     """
     run.refresh_from_db()
+    if code == RunReason.ASKED and is_paused_by_batch(run):
+        return taken_from_batch(run, by=by, now=now, code=code, reason=reason or f"{by} asked for a pause.")
     if run.state in (RunState.PAUSING, RunState.PAUSED):
         return run
     check_verb(run, Verb.PAUSE)
@@ -144,6 +147,28 @@ def pause(run: Run, *, by: str, now: datetime, code: RunReason = RunReason.ASKED
     except Overtaken:
         return pause(run, by=by, now=now, code=code, reason=reason)
     return paused(run, by=by, now=now)
+
+
+def is_paused_by_batch(run: Run) -> bool:
+    return run.state in (RunState.PAUSING, RunState.PAUSED) and run.reason_code == RunReason.BATCH
+
+
+def taken_from_batch(run: Run, *, by: str, now: datetime, code: RunReason, reason: str) -> Run:
+    """A pause that a batch asked for has another reason from now on: the batch takes the run up no more. No change where it just has."""
+    with transaction.atomic():
+        mine = Run.objects.filter(pk=run.pk, state__in=(RunState.PAUSING, RunState.PAUSED), reason_code=RunReason.BATCH)
+        if mine.update(reason_code=code, reason=reason):
+            events.record("pause taken over", reason, now=now, by=by, run=run)
+            if run.writes:
+                summaries.refresh(run.account, now=now)
+    run.refresh_from_db()
+    return run
+
+
+def fitting(run: Run) -> list[Verb]:
+    """The verbs that a person may ask of it now. A pause by its batch can still be made a person's."""
+    verbs = possible(run.state)
+    return [Verb.PAUSE, *verbs] if is_paused_by_batch(run) else verbs
 
 
 def paused(run: Run, *, by: str, now: datetime) -> Run:

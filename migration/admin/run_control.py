@@ -8,14 +8,14 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern
 from django.utils import timezone
 
-from migration import control, leases, stale, withdrawal
+from migration import control, leases, runs, stale, withdrawal
 from migration.admin import password_again
 from migration.admin.quarantine_work import asked
 from migration.admin.work import WorkAdmin, within_patience
 from migration.doors import Misconfigured, Outage
 from migration.models import Run
 from migration.runs import Busy, Refused
-from migration.states import WORKABLE, ChunkState, RunState, Verb, possible
+from migration.states import WORKABLE, ChunkState, RunState, Verb
 
 WITHDRAW = "migration.withdraw_run"
 REMOVE_STALE = "migration.remove_stalerow"
@@ -51,7 +51,7 @@ class RunControl(WorkAdmin):
 
     def buttons(self, request: HttpRequest, run: Run) -> list[dict[str, str]]:
         """`{"label", "url"}` of what this person may ask of the run now."""
-        verbs = [verb for verb in possible(run.state) if self.may_work(request, permission_of(verb))]
+        verbs = [verb for verb in runs.fitting(run) if self.may_work(request, permission_of(verb))]
         if not run.writes or run.state == RunState.WITHDRAWING:
             verbs = [verb for verb in verbs if verb != Verb.WITHDRAW]
         found = [{"label": f"{verb.capitalize()}…", "url": self.address(verb, run.pk)} for verb in verbs]
@@ -71,7 +71,7 @@ class RunControl(WorkAdmin):
             except NOT_DONE as error:
                 run.refresh_from_db()
                 problem = str(error)
-        context = {"verb": verb, "effect": effect(verb, run), "is_possible": verb in possible(run.state), "problem": problem}
+        context = {"verb": verb, "effect": effect(verb, run), "is_possible": verb in runs.fitting(run), "problem": problem}
         return self.page(request, "run/act.html", verb.capitalize(), original=run, **context)
 
     def withdraw(self, request: HttpRequest, pk: int) -> HttpResponse:

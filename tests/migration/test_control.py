@@ -141,6 +141,22 @@ def test_a_pause_that_was_asked_for_twice_is_one():
     assert Event.objects.filter(run=run).count() == 2
 
 
+def test_a_pause_by_a_batch_becomes_a_persons(client):
+    run = factories.run(RunState.RUNNING)
+    runs.pause(run, by="batch 1", now=now(), code=RunReason.BATCH, reason="The window is closed.")
+    client.force_login(factories.superuser())
+    assert buttons(client, run) == ["pause", "resume", "cancel"]
+    assert "Nobody but a person goes on with it." in client.get(address("pause", run)).content.decode()
+    late = Run.objects.get(pk=run.pk)
+    runs.pause(run, by="ana", now=now())
+    assert (run.state, run.reason_code, run.reason) == (RunState.PAUSED, RunReason.ASKED, "ana asked for a pause.")
+    runs.pause(late, by="ben", now=now())
+    runs.pause(late, by="batch 1", now=now(), code=RunReason.BATCH, reason="The batch is paused.")
+    assert late.reason == "ana asked for a pause."
+    assert Event.objects.filter(run=run, kind="pause taken over").values_list("by", "sentence").get() == ("ana", "ana asked for a pause.")
+    assert buttons(client, run) == ["resume", "cancel"]
+
+
 @pytest.mark.parametrize(("begun", "state"), [(True, RunState.RUNNING), (False, RunState.PLANNED)])
 def test_resumed_it_goes_on_where_it_stopped(begun, state):
     run = factories.run(RunState.PAUSED)
