@@ -23,7 +23,7 @@ from migration.runs import Refused
 
 SLOW = timedelta(minutes=2)  # a count that takes longer may have found no worker
 
-__all__ = ["by", "lines", "means_the_same", "of", "pages", "seen", "state"]
+__all__ = ["by", "lines", "means_the_same", "of", "pages", "seen", "seen_effect", "state"]
 
 
 def of(draft: MappingDraft, *, now: datetime) -> dict[str, Any]:
@@ -124,6 +124,11 @@ def means_the_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def seen(draft: MappingDraft) -> str:
     """A mark of the document as a page showed it, every position in it included."""
     return hashlib.sha256(f"{draft.published_id} {json_text(draft.document)}".encode()).hexdigest()[:24]
+
+
+def seen_effect(draft: MappingDraft) -> str:
+    """A mark of the document together with what was counted of it, as the page of publishing showed them."""
+    return hashlib.sha256(f"{seen(draft)} {json_text(draft.effect)} {draft.effect_reason}".encode()).hexdigest()[:24]
 
 
 def pages(document: dict[str, Any], part: Part, start: int, size: int) -> list[dict[str, Any]]:

@@ -146,12 +146,13 @@ class MappingDraftAdmin(WorkAdmin):
             try:
                 with transaction.atomic():
                     draft = MappingDraft.objects.select_for_update().get(pk=pk)
+                    check_effect_seen(request, draft)
                     revision = drafts.publish(draft, by=request.user.get_username(), note=note, now=timezone.now())
                 return self.back(request, draft, said=f"Published as revision {revision.number}. Runs started from now on use it.")
             except Refused as error:
                 problem = str(error)
-        report = draft_report.of(draft, now=timezone.now())
-        return self.page(request, "mappingdraft/publish.html", "Publish", original=draft, report=report, note=note, problem=problem)
+        shown = {"report": draft_report.of(draft, now=timezone.now()), "seen": draft_report.seen_effect(draft)}
+        return self.page(request, "mappingdraft/publish.html", "Publish", original=draft, note=note, problem=problem, **shown)
 
     def export(self, request: HttpRequest, pk: int, kind: str) -> HttpResponse:
         """One kind of overrides as CSV."""
@@ -221,6 +222,15 @@ def name_problem(name: str) -> str:
     if len(name) > LONGEST_NAME:
         return f"The name may have {LONGEST_NAME} characters; this one has {len(name)}."
     return "The name holds a character that cannot be stored." if "\0" in name else ""
+
+
+def check_effect_seen(request: HttpRequest, draft: MappingDraft) -> None:
+    """Raise Refused where it could be published, but is another, or has another effect, than the form showed."""
+    drafts.check_can_publish(draft)
+    if request.POST.get("seen") != draft_report.seen_effect(draft):
+        raise Refused(
+            f"{draft.edited_by} changed this draft meanwhile, or its effect was counted anew, so nothing was published: look at it below, then publish."
+        )
 
 
 def page_start(request: HttpRequest) -> int:
