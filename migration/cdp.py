@@ -123,6 +123,12 @@ class Cdp:
                    WHERE account_id = %s AND source = 'crm' AND source_id BETWEEN %s AND %s GROUP BY source_id ORDER BY source_id"""
         return dict(self.rows(query, (account, first, last)))
 
+    def contacts_of(self, account: UUID, persons: list[int]) -> dict[int, list[str]]:
+        """The same for single persons."""
+        query = """SELECT source_id, array_agg(id::text ORDER BY id) FROM contacts
+                   WHERE account_id = %s AND source = 'crm' AND source_id = ANY(%s) GROUP BY source_id ORDER BY source_id"""
+        return dict(self.rows(query, (account, persons)))
+
     def contacts_without_source_id(self, account: UUID) -> int:
         return self.rows(
             "SELECT count(*) FROM contacts WHERE account_id = %s AND source = 'crm' AND (source_id IS NULL OR source_id < 0)", (account,)
@@ -138,18 +144,12 @@ class Cdp:
                    WHERE ours.account_id = %s AND ours.source = 'crm' AND theirs.source = 'crm' AND theirs.account_id <> ours.account_id"""
         return self.rows(query, (account,))
 
-    def has_live_rows(self, account: UUID) -> bool:
-        """Whether the live sync has written any row of the account; ends at the first."""
-        query = """SELECT EXISTS (SELECT FROM contacts c CROSS JOIN LATERAL (
-                       SELECT FROM contact_activity_logs l WHERE l.contact_id = c.id AND l.account_id = %s AND l.origin = 'live' LIMIT 1) found
-                   WHERE c.account_id = %s)"""
-        return self.rows(query, (account, account))[0][0]
-
     def live_since(self, account: UUID) -> dict[str, datetime]:
         """Entity -> earliest occurred_at of the account's live rows of that entity, by way of the contacts' timeline index."""
         query = """SELECT split_part(l.category, '/', 1), min(l.occurred_at)
                    FROM contact_activity_logs l
                    WHERE l.contact_id IN (SELECT id FROM contacts WHERE account_id = %s) AND l.account_id = %s AND l.origin = 'live'
+                         AND l.occurred_at BETWEEN '0001-01-02' AND '9999-12-30'
                    GROUP BY 1"""
         return dict(self.rows(query, (account, account)))
 

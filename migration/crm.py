@@ -31,6 +31,7 @@ NEEDED = {
     "users": ["id", "email"],
 }
 INTEGERS = {"smallint", "integer", "bigint"}
+INTEGER_TEXT = re.compile(r"-?[0-9]{1,19}")
 UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 TEXTS = {"character varying", "text"}
 
@@ -166,7 +167,7 @@ class Crm:
         """Those ids that users.id could hold: a foreign type of key must not fail the query."""
         if self.user_key_type() in INTEGERS:
             bits = {"smallint": 15, "integer": 31, "bigint": 63}[self.user_key_type()]
-            return [i for i in ids if i.lstrip("-").isdigit() and -(2**bits) <= int(i) < 2**bits]
+            return [i for i in ids if INTEGER_TEXT.fullmatch(i) and -(2**bits) <= int(i) < 2**bits]
         if self.user_key_type() == "uuid":
             return [i for i in ids if UUID_TEXT.fullmatch(i)]
         return ids

@@ -43,7 +43,7 @@ def translated(variable: str) -> Iterator[None]:
     except psycopg.errors.QueryCanceled as error:
         raise Outage(sentence(variable, error)) from error
     except psycopg.Error as error:
-        if error.sqlstate in BROKEN_OFF:
+        if error.sqlstate in BROKEN_OFF and not isinstance(error, psycopg.DataError):  # psycopg's own, of a value that it cannot read
             raise BrokenOff(sentence(variable, error), variable) from error
         if is_outage(error):
             raise Outage(sentence(variable, error)) from error

@@ -6,7 +6,7 @@ is no change.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -125,7 +125,12 @@ def outlooks(world: World, batch: Batch) -> dict[Key, Outlook]:
     """Every activity that the mapping would make of the batch's candidates."""
     rows = RowWriter(str(world.account_id), world.mapping, 0, world.crm.shape)
     work = Work(uuid4(), 0, 0, batch.first, batch.last)
-    return {(c.person_id, c.audit_id): Outlook(rows.line(c), c.category) for c in mapped(work, world, batch.claims) if c.becomes_row}
+    found = {}
+    for candidate in mapped(work, world, batch.claims):
+        if candidate.becomes_row:
+            with suppress(Exception):  # a run puts it aside, whatever the mapping
+                found[candidate.person_id, candidate.audit_id] = Outlook(rows.line(candidate), candidate.category)
+    return found
 
 
 def world(account: Account, document: object, doors: Doors, people: People, *, now: datetime, pulse: Callable[[], None]) -> World:

@@ -26,7 +26,8 @@ OF_CONTACTS = """
            array_agg(source_audit_id) FILTER (WHERE NOT ours), array_agg(occurred_at) FILTER (WHERE NOT ours)
     FROM unnest(%(contacts)s::uuid[], %(persons)s::bigint[], %(lows)s::uuid[], %(highs)s::uuid[]) claim(contact, person, low, high)
     CROSS JOIN LATERAL (
-        SELECT id, category, source_audit_id, CASE WHEN isfinite(occurred_at) THEN occurred_at END AS occurred_at, origin = 'crm_migration' AS ours,
+        SELECT id, category, source_audit_id, origin = 'crm_migration' AS ours,
+               CASE WHEN occurred_at BETWEEN '0001-01-02' AND '9999-12-30' THEN occurred_at END AS occurred_at,
                coalesce(account_id = %(account)s AND id BETWEEN low AND high, false) AS at_home
         FROM contact_activity_logs WHERE contact_id = contact OFFSET 0) found
     GROUP BY 1"""
@@ -48,7 +49,7 @@ class Live(NamedTuple):
 
     entity: str
     audit: int | None
-    at: datetime | None  # None: infinite, which is no moment
+    at: datetime | None  # None: infinite, or in no year that Python knows
 
 
 class There(NamedTuple):

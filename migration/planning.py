@@ -154,6 +154,9 @@ def cut(counts: Iterator[PersonCount], size: int, crm: Crm, mapping: Mapping, li
             yield Cut(start, last, None, None, rows)
             start, rows, persons = last + 1, 0, 0
         if each.audits > size:
+            if start < each.person_id:  # whoever appears before the heavy one has a chunk too
+                yield Cut(start, each.person_id - 1, None, None, rows)
+                rows, persons = 0, 0
             yield from split(each, size, crm, mapping, links)
             start, last = each.person_id + 1, each.person_id
             continue

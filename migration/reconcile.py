@@ -20,7 +20,7 @@ from migration.models import QuarantinedCandidate, Run, Waiver
 from migration.ours import Key, There
 from migration.pipeline.flow import World, remap
 from migration.planning import next_size
-from migration.source_audits import Told, source_ids, source_keys
+from migration.source_audits import Told, says_nothing, source_ids, source_keys
 
 PERSONS_AT_FIRST, PERSONS_AT_ONCE = 2000, 5000  # the more, the fewer pages of the source are read twice
 PERSONS_BY_KEY = 500  # of whom every single key is held
@@ -168,7 +168,9 @@ def look_closely(
     for start in range(0, len(doubtful), PERSONS_BY_KEY):
         persons = doubtful[start : start + PERSONS_BY_KEY]
         rows = {key for person in persons for key in ours.keys_of(person, there.get(person, NOTHING).ids)}
-        lacking += compare(source_keys(world, persons), rows, {p: there[p] for p in persons if p in there}, aside, found)
+        without = compare(source_keys(world, persons), rows, {p: there[p] for p in persons if p in there}, aside, found)
+        nothing = says_nothing(world, [audit for _, audit in without])
+        lacking += [key for key in without if key[1] not in nothing]
     return lacking
 
 

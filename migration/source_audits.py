@@ -9,7 +9,8 @@ from migration import boundary
 from migration.boundary import Near
 from migration.ours import Key
 from migration.pipeline.flow import World
-from migration.pipeline.queries import occurred_at
+from migration.pipeline.queries import array, occurred_at
+from migration.pipeline.reading import changes_reader, values
 from migration.pipeline.records import Links
 from migration.planning import before, sources
 
@@ -46,7 +47,7 @@ def source_ids(world: World, persons: list[int], known: Links) -> dict[int, Told
                   coalesce(string_agg(to_hex(id | (-9223372036854775808)), ',' ORDER BY id) FILTER (WHERE before AND NOT nothing), ''),
                   array_agg(id) FILTER (WHERE near), array_agg(class) FILTER (WHERE near), array_agg(at) FILTER (WHERE near)
            FROM (SELECT a.person, a.id, a.auditable_type::text AS class, {at} AS at, {before} AS before, {empty} AS nothing,
-                        {at} >= {since}::timestamptz AND {at} < 'infinity' AS near FROM {source} a OFFSET 0) audit GROUP BY person"""
+                        {at} >= {since}::timestamptz AND {at} < '9999-12-31' AS near FROM {source} a OFFSET 0) audit GROUP BY person"""
     )  # OFFSET 0: what is sorted to be put together are these few columns, not the audits' changes
     names = {
         "at": occurred_at(world.crm.shape),
@@ -65,6 +66,15 @@ def source_ids(world: World, persons: list[int], known: Links) -> dict[int, Told
 
 def nothing_changed(world: World) -> sql.Composed:
     return sql.SQL("coalesce(a.action = 'update' AND {}, false)").format(sql.SQL(EMPTY[world.crm.shape.changes]))
+
+
+def says_nothing(world: World, audits: list[int]) -> set[int]:
+    """Of audits in a text column those updates that are `{}` however YAML or JSON writes it: EMPTY knows the usual spelling alone."""
+    if world.crm.shape.changes != "text" or not audits:
+        return set()
+    statement = sql.SQL("SELECT id, audited_changes FROM audits WHERE id = ANY({}) AND action = 'update'").format(array(audits))
+    reader = changes_reader(world.crm.shape)
+    return {audit for audit, text in world.crm.rows(statement) if values(text, reader) == {}}
 
 
 def before_watermark(world: World) -> sql.Composed:

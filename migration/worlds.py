@@ -90,7 +90,6 @@ def world(run: Run, crm: Crm, cdp: Cdp, people: People, rivals: dict[int, set[in
         mapping=mapping,
         revision=run.mapping_revision.number,
         watermark=watermark.from_json(run.watermark or {}),
-        has_live_rows=cdp.has_live_rows(account.cdp_id),
         seam_lag=timedelta(seconds=settings.SEAM_LAG_SECONDS),
         rivals=rivals,
         links=links.Reader(run.link_index),

@@ -1,11 +1,14 @@
 """ContactResolver: CRM person id -> the CDP contact of this account. Two claims, or another tenant's person, are outcomes."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from migration.pipeline.problems import Problem
 from migration.pipeline.records import Candidate
 from migration.states import Reason
+
+ID = re.compile("-?[0-9]{1,19}")
 
 
 @dataclass
@@ -21,9 +24,7 @@ class Contacts:
         """The one contact, or why there is none. A claim that the person's own audits rule out does not count as a claim."""
         named = self.named.get(person, set())
         if named and str(self.organisation) not in named:
-            return self.only_claim(person), Problem(
-                Reason.TENANT_MISMATCH, f"the contact's own audits name organisation {', '.join(sorted(named))}"
-            )
+            return self.only_claim(person), Problem(Reason.TENANT_MISMATCH, f"the contact's own audits name {organisations_named(named)}")
         claims = self.claims.get(person, [])
         if len(claims) > 1:
             return None, Problem(Reason.CONTACT_AMBIGUOUS, f"contacts {', '.join(claims)} of this account claim the person")
@@ -37,6 +38,13 @@ class Contacts:
     def only_claim(self, person: int) -> str | None:
         claims = self.claims.get(person, [])
         return claims[0] if len(claims) == 1 else None
+
+
+def organisations_named(named: set[str]) -> str:
+    """Ids only: what else an audit says there is its own text, and not for the console's lists."""
+    ids = sorted(each for each in named if ID.fullmatch(each))
+    others = len(named) - len(ids)
+    return f"organisation {', '.join(ids) or 'by no id'}" + (f", and {others} values that are no id" if others and ids else "")
 
 
 def resolve_contacts(candidates: Iterable[Candidate], contacts: Contacts) -> Iterator[Candidate]:

@@ -17,7 +17,8 @@ from migration.pipeline.reading import Reader, UnstorableText, changes_reader
 from migration.pipeline.records import Candidate, Joined, Links
 from migration.states import Reason
 
-_EMPTY_OBJECT = re.compile(rb"\s*\{\s*\}\s*")
+_SPACE = rb"(?:\s|\\[nrt])*"  # in a COPY field, where a line break is a backslash and a letter
+_EMPTY_OBJECT = re.compile(_SPACE + rb"\{" + _SPACE + rb"\}" + _SPACE)
 
 
 def extract(

@@ -51,7 +51,6 @@ class World:
     mapping: Mapping
     revision: int
     watermark: dict[str, datetime]
-    has_live_rows: bool
     seam_lag: timedelta
     rivals: dict[int, set[int]]
     links: LinkReader
@@ -104,7 +103,10 @@ def remap(pairs: list[tuple[int, int]], world: World) -> Receipt:
 def map_and_stage(work: Work, world: World) -> Receipt:
     """Stage the chunk's rows in the CDP session; nothing but a batch of candidates is ever held in memory."""
     # Asked for beforehand: while the COPY into staging runs, its session can do nothing else.
-    claims = world.cdp.contacts(world.account_id, work.person_from, work.person_to)
+    if work.pairs is None:
+        claims = world.cdp.contacts(world.account_id, work.person_from, work.person_to)
+    else:
+        claims = world.cdp.contacts_of(world.account_id, sorted({person for person, _ in work.pairs}))
     retried = Counter(reason for _, _, reason in work.retried)
     rows = RowWriter(str(world.account_id), world.mapping, world.revision, world.crm.shape)
     try:
@@ -137,15 +139,12 @@ def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: b
 
 
 def aim(work: Work, world: World) -> Target:
-    """The chunk's target. Where the account has no live row, no candidate can be one's double."""
-    seam = "-infinity" if world.has_live_rows else "infinity"
     return Target(
         run=world.run_id,
         account=world.account_id,
         chunk=work.chunk,
         token=work.token,
         generation=work.generation,
-        seam=seam,
         lag=world.seam_lag,
         waived=world.waived,
         part_of_contact=(work.audit_from, work.audit_to, work.pairs) != (None, None, None),

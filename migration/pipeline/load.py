@@ -46,7 +46,6 @@ class Target:
     chunk: UUID
     token: int
     generation: int
-    seam: str  # timestamptz: nothing before it can be a live row's double
     lag: timedelta
     waived: Waived = frozenset()
     part_of_contact: bool = False  # of the contact's audits there are more, in other chunks

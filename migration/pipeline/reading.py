@@ -1,5 +1,6 @@
 """audited_changes as it comes from the CRM, turned into a JSON object as it goes to the CDP, by the column's type."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from migration.crm import Shape
 from migration.pipeline import changes, ruby_yaml
 from migration.pipeline.problems import Unreadable
 
+_OBJECT = re.compile(rb"(?:\s|\\[nrt])*\{")  # in a COPY field, where a line break is a backslash and a letter
 Reader = Callable[[bytes], bytes]  # from the raw COPY field to the JSON object's
 
 
@@ -35,7 +37,7 @@ def read_json(raw: bytes) -> bytes:
     """json keeps the text it was given: white space around it, and escapes that jsonb refuses."""
     if raw == copytext.NULL:
         raise Unreadable("it is NULL")
-    if not copytext.unescape(raw[:16]).lstrip().startswith(b"{"):
+    if not _OBJECT.match(raw):
         raise Unreadable("it is JSON, but no object")
     if b"\\\\u" in raw:
         check_escapes(copytext.unescape(raw).decode())
@@ -61,7 +63,7 @@ def values(text: str | None, reader: Reader) -> dict[str, Any] | None:
     """audited_changes as a dict, for decisions; None where nobody can read it. What cannot be stored can still be read."""
     try:
         return changes.parse(readable(text, reader))
-    except Unreadable:
+    except (Unreadable, ArithmeticError, RecursionError):  # numbers and depths that JSON allows, and Python does not
         return None
 
 

@@ -12,12 +12,18 @@ VERDICT = "CREATE TEMP TABLE IF NOT EXISTS calm_verdict (id uuid NOT NULL, old_c
 STAGED = "calm_staging s LEFT JOIN calm_verdict v USING (id)"
 OUTCOME = "coalesce(v.outcome, 'written')"
 
+# Whether the row that stands there is finer than the one mapped: max_audits has combined its audit with older ones since, and said so.
+FINER = """({new}.context ->> 'comment' LIKE '%%This audit is the result of multiple audits being combined.'
+            AND ({old}.context ->> 'comment' LIKE '%%This audit is the result of multiple audits being combined.') IS NOT TRUE)"""
+
 # Whether the row in the CDP (t) is what was mapped (s). `*=` compares the stored bytes: 0.50 is not 0.5, and no text is made of either. The
 # revision's number alone is no difference: it would make every row one.
-SAME = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id)
+SAME = f"""(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id)
         = (%(account)s, s.contact_id, s.category, s.actor_kind, s.occurred_at, s.source_audit_id)
-     AND ROW(t.actor_id, t.actor_name, t.changes)::record *= ROW(s.actor_id, s.actor_name, s.changes)::record
-     AND (ROW(t.context)::record *= ROW(s.context)::record OR t.context - 'mapping_revision' = s.context - 'mapping_revision')"""
+     AND ROW(t.actor_id, t.actor_name)::record *= ROW(s.actor_id, s.actor_name)::record
+     AND (ROW(t.changes, t.context)::record *= ROW(s.changes, s.context)::record
+       OR ROW(t.changes)::record *= ROW(s.changes)::record AND t.context - 'mapping_revision' = s.context - 'mapping_revision'
+       OR {FINER.format(old="t", new="s")})"""
 
 # The row that stands under a staged row's id. OFFSET 0 keeps the planner to one look by primary key for each, at any size of the table and
 # whatever its statistics say: they lag behind while a table is being filled.
@@ -58,7 +64,7 @@ CLASSIFY = """
     WITH live AS MATERIALIZED ({live}),
     overlapping AS MATERIALIZED (
         SELECT s.id FROM calm_staging s JOIN live l USING (contact_id, category)
-        WHERE l.source_audit_id IS NULL AND s.occurred_at >= %(seam)s::timestamptz AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s)
+        WHERE l.source_audit_id IS NULL AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s)
     SELECT * FROM (
         SELECT s.id, t.category AS old_category,
                CASE WHEN named.source_audit_id IS NOT NULL THEN 'already_live'
@@ -90,11 +96,13 @@ INSERT = f"""
     SELECT s.id, %(account)s, s.contact_id, s.category, s.actor_kind, s.actor_id, s.actor_name, s.occurred_at, s.changes, s.context,
            'crm_migration', s.source_audit_id, %(run)s
     FROM {STAGED} WHERE {OUTCOME} IN ('written', 'corrected') ORDER BY s.id"""  # noqa: S608 - constants only
+KEEPS = FINER.format(old="t", new="excluded")
 UPSERT = f"""{INSERT}
     ON CONFLICT (id) DO UPDATE SET
         account_id = excluded.account_id, contact_id = excluded.contact_id, category = excluded.category, actor_kind = excluded.actor_kind,
-        actor_id = excluded.actor_id, actor_name = excluded.actor_name, occurred_at = excluded.occurred_at, changes = excluded.changes,
-        context = excluded.context, source_audit_id = excluded.source_audit_id, run_id = excluded.run_id
+        actor_id = excluded.actor_id, actor_name = excluded.actor_name, occurred_at = excluded.occurred_at,
+        changes = CASE WHEN {KEEPS} THEN t.changes ELSE excluded.changes END, context = CASE WHEN {KEEPS} THEN t.context ELSE excluded.context END,
+        source_audit_id = excluded.source_audit_id, run_id = excluded.run_id
     WHERE t.origin = 'crm_migration'"""
 
 # `first` is the same in every group: of all rows that stay or come, before `probable_overlap` is put aside.
