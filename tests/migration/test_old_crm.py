@@ -1,0 +1,123 @@
+"""What a CRM of ten years holds here and there, and the CDP beside it: odd rows that once ended a run, or changed what was right."""
+
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from migration import effects, runs, steps
+from migration.crm import Crm
+from migration.models import Account, MappingRevision
+from migration.states import FINISHED, RunMode, RunState
+from tests.conftest import rows, run_sql
+from tests.migration.conftest import OWNER, now, run_account
+from tests.migration.hard_rows import ACCOUNT, AS_JSON, FIRST, ORGANISATION, insert, new_contact
+from tests.migration.test_hard_links import JOIN
+
+ENDED_WELL = (RunState.SUCCEEDED, RunState.PARTIAL)
+COMBINED = "E'\\nThis audit is the result of multiple audits being combined.'"
+DEEP = "[" * 5000 + "]" * 5000  # JSON allows it; Python's reader does not
+
+
+def test_an_audit_that_was_combined_with_older_ones_never_corrects_the_finer_row(console):
+    insert(console, [{"audited_changes": '{"phone": ["1", "2"]}'}, {"audited_changes": '{"email": ["a", "b"]}'}])
+    run_account(ORGANISATION)
+    before = console.activities(f"source_audit_id = {FIRST + 1}")
+    console.change_crm(
+        f"DELETE FROM audits WHERE id = {FIRST}",
+        f"""UPDATE audits SET audited_changes = '{{"phone": ["1", "2"], "email": ["a", "b"]}}', comment = {COMBINED} WHERE id = {FIRST + 1}""",
+    )
+    run = run_account(ORGANISATION)
+    assert run.state in ENDED_WELL
+    assert console.activities(f"source_audit_id = {FIRST + 1}") == before
+    assert list(run.stale_rows.values_list("audit_id", flat=True)) == [FIRST]
+
+
+def test_a_contact_that_appears_between_two_heavy_ones_has_its_chunk(console):
+    insert(console, [{"auditable_id": person} for person in (900_010,) * 30 + (900_050,) * 30 + (900_030,)])
+    for person in (900_010, 900_050):
+        new_contact(console, person)
+    run = runs.start(runs.Wish(Account.objects.get(crm_organization_id=ORGANISATION), RunMode.PRODUCTION, 20), by="tester", now=now())
+    steps.step(run, owner=OWNER)
+    new_contact(console, 900_030)
+    while run.state not in FINISHED:
+        steps.step(run, owner=OWNER)
+        run.refresh_from_db()
+    assert run.state in ENDED_WELL
+    assert rows(console.cdp, f"SELECT count(*) FROM contact_activity_logs WHERE source_audit_id = {FIRST + 60}") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("column", "audit"),
+    [
+        ("jsonb", {"created_at": "12023-05-01 12:00:00"}),
+        (
+            "json",
+            JOIN | {"auditable_id": 8001, "audited_changes": '{"crm_deal_id": 9001, "crm_person_id": 1, "x": 1e9999999999999999999999}'},
+        ),
+        ("jsonb", JOIN | {"auditable_id": 8001, "audited_changes": f'{{"crm_deal_id": 9001, "crm_person_id": 1, "x": {DEEP}}}'}),
+    ],
+    ids=["year 12023", "a number beyond any", "5,000 levels"],
+)
+def test_one_odd_audit_ends_no_run(console, column, audit: dict[str, Any]):
+    if column == "json":
+        console.change_crm(AS_JSON)
+    insert(console, [audit])
+    assert run_account(ORGANISATION).state in ENDED_WELL
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01 00:00:00 BC", "infinity", "-infinity"])
+def test_a_live_row_at_no_moment_ends_no_run(console, moment):
+    console.change_cdp(
+        f"""INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, origin)
+            SELECT gen_random_uuid(), account_id, id, 'note/create', 'system', '{moment}', '{{}}', 'live'
+            FROM contacts WHERE account_id = '{ACCOUNT}' LIMIT 1"""
+    )
+    assert run_account(ORGANISATION).state in ENDED_WELL
+
+
+def test_white_space_before_and_in_json_is_white_space(console):
+    console.change_crm(AS_JSON)
+    insert(console, [{"audited_changes": "{\n}"}, {"audited_changes": " " * 20 + '\n{"phone": ["1", "2"]}'}])
+    run = run_account(ORGANISATION)
+    assert rows(console.cdp, f"SELECT source_audit_id FROM contact_activity_logs WHERE source_audit_id >= {FIRST}") == [(FIRST + 1,)]
+    assert not run.quarantined.filter(audit_id__gte=FIRST).exists()
+
+
+@pytest.mark.parametrize("systems", ["crm_sample_yaml"], indirect=True)
+@pytest.mark.parametrize("text", ["{}", "--- &1 {}\n", "--- {} # redacted\n"])
+def test_an_empty_update_in_a_text_column_is_one_however_it_is_written(console, text):
+    person = rows(console.crm, "SELECT id FROM crm_people WHERE organization_id = 1 ORDER BY id LIMIT 1")[0][0]
+    statement = sql.SQL(
+        "INSERT INTO audits (id, auditable_type, auditable_id, action, audited_changes, created_at) "
+        "VALUES (900001, 'Crm::Person', {}, 'update', {}, '2023-01-01')"
+    )
+    run_sql(console.crm, statement.format(person, text).as_string())
+    run = run_account(1)
+    assert run.state in ENDED_WELL, run.reason
+    assert run.verification["missing"] == 0
+
+
+def test_organisations_that_are_no_ids_are_counted_and_not_quoted(console):
+    console.change_crm(AS_JSON)
+    odd = {"auditable_id": 900_001, "action": "create", "audited_changes": '{"organization_id": "a\\u0000b"}'}
+    insert(console, [odd, {"auditable_id": 900_001}])
+    new_contact(console, 900_001)
+    told = run_account(ORGANISATION).quarantined.filter(audit_id=FIRST + 1).values_list("reason", "detail")
+    assert list(told) == [("tenant_mismatch", "the contact's own audits name organisation by no id")]
+
+
+def test_a_row_that_cannot_be_written_does_not_keep_a_draft_from_being_counted(console):
+    insert(console, [{"audited_changes": f'{{"custom_fields": [{DEEP}, null], "reset_token": ["a", "b"]}}'}])
+    document = MappingRevision.objects.get().document
+    [effect] = effects.count(document, [Account.objects.get(crm_organization_id=ORGANISATION)], now=now(), pulse=lambda: None)
+    assert effect.changed == 0
+
+
+@pytest.mark.parametrize("text", ["--5", "²", "٣", "9" * 30])
+def test_what_only_looks_like_a_number_is_no_users_id(systems, text):
+    crm = Crm()
+    try:
+        assert crm.users([text, "7"]).keys() == {"7"}
+    finally:
+        crm.close()
