@@ -19,7 +19,7 @@ from migration.cdp import Cdp
 from migration.doors import Misconfigured, translated
 from migration.models import Run
 from migration.runs import Busy, Refused
-from migration.states import COMPLETE, RunMode, RunReason, RunState, Verb
+from migration.states import COMPLETE, Overtaken, RunMode, RunReason, RunState, Verb
 
 KEYS_AT_ONCE = 5_000
 
@@ -111,6 +111,10 @@ def begin(run: Run, *, by: str, now: datetime) -> Run:
             fences.shut_out(run)
     except IntegrityError as error:
         raise Busy(f"Another run of {run.account} is active: wait for it, or cancel it, before {run} is withdrawn.") from error
+    except Overtaken as error:
+        run.refresh_from_db()
+        if run.state != RunState.WITHDRAWING:
+            raise Busy(f"{error} Look at it again.") from error
     return run
 
 

@@ -186,6 +186,25 @@ def test_a_run_that_was_cancelled_half_way_is_withdrawn_like_any(may_delete):
     assert run.state == RunState.WITHDRAWN and not of_run(may_delete, run)
 
 
+@pytest.mark.parametrize("meanwhile", [RunState.WITHDRAWING, RunState.RUNNING])
+def test_asked_twice_while_its_rows_are_still_counted(may_delete, monkeypatch, meanwhile):
+    run = run_account(1)
+    Run.objects.filter(pk=run.pk).update(state=RunState.PARTIAL)
+    real = withdrawal.preview
+
+    def counted(asked: Run):
+        found = real(asked)
+        runs.move(Run.objects.get(pk=run.pk), meanwhile, by="ben", now=now(), reason="ben was faster")
+        return found
+
+    monkeypatch.setattr(withdrawal, "preview", counted)
+    if meanwhile == RunState.RUNNING:
+        with pytest.raises(Busy, match=r"is no longer partial: another process was faster\. Look at it again\."):
+            withdrawal.begin(run, by="ana", now=now())
+    else:
+        assert withdrawal.begin(run, by="ana", now=now()).reason == "ben was faster"
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
