@@ -81,8 +81,8 @@ def release(batch: Batch, item: BatchItem, *, end_run: bool, by: str, now: datet
     run = item.run if item.state == ItemState.RUNNING and item.run and item.run.state in VERBS[Verb.CANCEL] else None
     if run and end_run:
         control.cancel(run, by=by, now=now)
-    elif run:
-        take_up(batch, run, now=now)
+    elif run and (refused := take_up(batch, run, now=now)):
+        runs.taken_from_batch(run, by=by, now=now, code=RunReason.GATE_LAPSED, reason=refused)
     move_item(item, ItemState.CANCELLED, reason="The batch was cancelled.", by=by, now=now)
 
 

@@ -449,6 +449,17 @@ def test_cancel_leaves_or_ends_the_runs_under_way(end_runs, state):
     assert started(batch) == []
 
 
+def test_a_run_that_no_gate_lets_go_on_says_so_when_its_batch_is_cancelled():
+    batch = planned(1, work=BatchWork.PRODUCTION)
+    started(batch)
+    batches.pause(batch, by="ana", now=NIGHT)
+    refused[batch.items.get().account.crm_organization_id] = "Gate A is closed."
+    batches.cancel(batch, by="ana", now=NIGHT)
+    run = run_at(batch, 1)
+    assert (run.state, run.reason_code, run.reason) == (RunState.PAUSED, RunReason.GATE_LAPSED, f"{run} cannot go on: Gate A is closed.")
+    assert Summary.objects.get(pk=run.account_id).waiting_since == NIGHT
+
+
 def test_a_run_that_has_just_failed_does_not_keep_a_batch_from_being_cancelled():
     batch = planned(1)
     end(working(batch), RunState.FAILED)
