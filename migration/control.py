@@ -60,7 +60,7 @@ def retry(run: Run, *, by: str, now: datetime) -> Run:
             check_can_retry(run, now=now)
             number = chunks.revive(run)
             reason = f"{number} failed chunk{' is' if number == 1 else 's are'} tried again." if number else "Its open chunks are done now."
-            return runs.move(run, RunState.RUNNING, reason=reason, by=by, now=now, verification=None, finished_at=None)
+            return runs.move(run, RunState.RUNNING, reason=reason, by=by, now=now, verification=None)
     except IntegrityError as error:
         raise Busy(f"Another run of {run.account} is active: wait for it, or cancel it, before {run} is tried again.") from error
 

@@ -8,7 +8,7 @@ from statistics import median
 from django.db.models import F, OuterRef, Subquery
 
 from migration import progress, revisions, runs, windows
-from migration.models import Account, BatchItem, Run
+from migration.models import Account, BatchItem, Chunk, Event, Run
 from migration.pipeline.flow import VERSION
 from migration.states import COMPLETE, AtClose, BatchWork, ItemState, RunMode, RunState
 from migration.windows import Window
@@ -130,10 +130,14 @@ class Paces:
 
 
 def pace(mode: RunMode) -> float | None:
-    """The median over recent runs, so that one which was paused for a night does not count for much."""
-    last = Run.objects.filter(mode=mode, state__in=COMPLETE, candidates__gt=0, finished_at__gt=F("started_at"))[:RECENT_RUNS]
-    took = last.values_list("candidates", F("finished_at") - F("started_at"))
-    return median(candidates / seconds.total_seconds() for candidates, seconds in took) if took else None
+    """The median over recent runs, so that one which was paused for a night does not count for much. None that was tried again days later counts."""
+    recent = Run.objects.filter(mode=mode, state__in=COMPLETE, candidates__gt=0, finished_at__gt=F("started_at"))[:RECENT_RUNS]
+    took = recent.values_list("pk", "candidates", F("finished_at") - F("started_at"))
+    runs = [pk for pk, _, _ in took]
+    again = {*Chunk.objects.filter(run__in=runs, pairs__isnull=False).order_by().values_list("run", flat=True)}
+    again |= {*Event.objects.filter(run__in=runs, kind=f"run {RunState.FAILED}").order_by().values_list("run", flat=True)}
+    paces = [candidates / seconds.total_seconds() for pk, candidates, seconds in took if pk not in again]
+    return median(paces) if paces else None
 
 
 def known_candidates(accounts: list[Account]) -> dict[int, int]:

@@ -235,8 +235,10 @@ def move(run: Run, new: RunState, *, by: str, now: datetime, code: RunReason = R
     old = RunState(run.state)
     check_run_move(old, new)
     values = {"state": new, "reason_code": code, "reason": reason, "lease_owner": "", "lease_expires_at": None} | fields
-    if new in FINISHED:
+    if new in FINISHED and old != RunState.PARTIAL:  # waiving what is left is no work of the run
         values["finished_at"] = now
+    elif old in FINISHED and new == RunState.RUNNING:
+        values["finished_at"] = None
     with transaction.atomic():
         if not Run.objects.filter(pk=run.pk, state=old).update(**values):
             raise Overtaken(f"{run} is no longer {old}: another process was faster.")

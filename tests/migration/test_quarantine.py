@@ -15,9 +15,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from gates.policies import Decision
-from migration import chunks, ledger, quarantine, reports, revisions, runs, steps, tasks, verdicts
+from migration import chunks, forecast, ledger, quarantine, reports, revisions, runs, steps, summaries, tasks, verdicts
 from migration.cdp import Cdp
-from migration.models import Account, Chunk, Run, Waiver
+from migration.models import Account, Chunk, Run, Summary, Waiver
 from migration.pipeline.problems import Problem
 from migration.pipeline.records import Quarantined, Receipt
 from migration.pipeline.rows import row_id
@@ -444,6 +444,34 @@ def test_a_role_removed_from_the_mapping_leaves_its_rows_stale(few):
     run = run_account(1)
     notes = {(row[0], *key) for key, row in ours(few).items() if row[3].startswith("note/")}
     assert notes and stale(run) == notes
+
+
+# --- when the run finished ------------------------------------------------------------------------------------------
+
+
+def test_waiving_is_no_work_of_the_run(db):
+    run = factories.run(RunState.PARTIAL, candidates=1000)
+    factories.quarantined(factories.chunk(run))
+    finished, paces = run.finished_at, forecast.Paces.recent()
+    quarantine.waive(run.quarantined.all(), by="ana", note="lost", now=factories.NOON + timedelta(days=14))
+    run.refresh_from_db()
+    assert (run.state, run.finished_at) == (RunState.SUCCEEDED, finished)
+    assert forecast.Paces.recent() == paces == forecast.Paces(None, 5.0)
+
+
+def test_a_run_that_is_tried_again_is_not_finished_meanwhile_and_sets_no_pace_afterwards(db):
+    run = factories.run(RunState.PARTIAL)
+    again = factories.quarantined(factories.chunk(run))
+    summaries.refresh(run.account, now=factories.NOON)
+    later = factories.NOON + timedelta(days=3)
+    quarantine.add_chunks(run, [again])
+    runs.move(run, RunState.RUNNING, by="ana", now=later)
+    told = Summary.objects.get(pk=run.account_id)
+    assert (run.finished_at, told.run_state) == (None, RunState.PARTIAL) and told.finished_at
+    runs.move(run, RunState.VERIFYING, by=OWNER, now=later)
+    runs.move(run, RunState.PARTIAL, by=OWNER, now=later)
+    assert run.finished_at == later == Summary.objects.get(pk=run.account_id).finished_at
+    assert forecast.Paces.recent() == forecast.Paces(None, None)
 
 
 # --- the ledger, whatever was tried again and waived ----------------------------------------------------------------
