@@ -98,7 +98,8 @@ def pause_runs(batch: Batch, found: list[Run], reason: str, *, now: datetime) ->
     for run in found:
         if run.state == RunState.RUNNING or (run.state == RunState.PLANNED and not run.lease_owner):
             try:
-                runs.pause(run, by=name(batch), now=now, code=RunReason.BATCH, reason=reason)
+                only = {RunState(run.state), RunState.RUNNING}  # it may be verified by now
+                runs.pause(run, by=name(batch), now=now, code=RunReason.BATCH, reason=reason, only=only)
             except Refused as error:
                 log.info("%s", error)  # it ended, or somebody else stopped it, at this moment
 

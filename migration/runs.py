@@ -1,5 +1,6 @@
 """From a wish to a run, and every move of its state: the only writer of run states."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -130,11 +131,19 @@ def taken_up(run: Run, *, by: str, now: datetime) -> Run:
     return move(run, RunState.RUNNING if run.chunks.exists() else RunState.PLANNED, by=by, now=now)
 
 
-def pause(run: Run, *, by: str, now: datetime, code: RunReason = RunReason.ASKED, reason: str = "") -> Run:
+def pause(
+    run: Run,
+    *,
+    by: str,
+    now: datetime,
+    code: RunReason = RunReason.ASKED,
+    reason: str = "",
+    only: Collection[RunState] = VERBS[Verb.PAUSE],
+) -> Run:
     """Ask for a pause: no chunk is claimed any more, the workers end the one in hand. Paused at once where none is held; asked again, no change,
     but that a batch does not take up what a person asked for.
 
-    Raises Refused where the state does not allow it.
+    Raises Refused where the state does not allow it, or is none of `only`.
     """
     run.refresh_from_db()
     if code == RunReason.ASKED and is_paused_by_batch(run):
@@ -142,10 +151,12 @@ def pause(run: Run, *, by: str, now: datetime, code: RunReason = RunReason.ASKED
     if run.state in (RunState.PAUSING, RunState.PAUSED):
         return run
     check_verb(run, Verb.PAUSE)
+    if run.state not in only:
+        raise Refused(f"{run} is {run.state} by now, and is not paused there.")
     try:
         move(run, RunState.PAUSING, by=by, now=now, code=code, reason=reason or f"{by} asked for a pause.")
     except Overtaken:
-        return pause(run, by=by, now=now, code=code, reason=reason)
+        return pause(run, by=by, now=now, code=code, reason=reason, only=only)
     return paused(run, by=by, now=now)
 
 

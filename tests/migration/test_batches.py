@@ -403,6 +403,15 @@ def test_a_run_that_is_verified_ends_that_first():
     assert run_at(batch, 1).state == RunState.VERIFYING
 
 
+def test_a_run_that_has_just_come_to_its_verification_is_left_alone():
+    batch = planned(1)
+    run = working(batch)
+    as_it_was = Run.objects.get(pk=run.pk)
+    runs.move(run, RunState.VERIFYING, by=OWNER, now=NIGHT)
+    batches.pause_runs(batch, [as_it_was], "The window is closed.", now=NIGHT)
+    assert run_at(batch, 1).state == RunState.VERIFYING
+
+
 def test_what_a_person_paused_stays_paused():
     batch = planned(1)
     run = working(batch)
