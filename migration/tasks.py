@@ -84,7 +84,8 @@ def tick_of_beat() -> None:
 
     By the database's clock: Celery's `expires` goes by that of the worker, and one whose clock is ahead would take every tick for a stale one.
     """
-    last = ticks.last()
+    # Not since its end: one that takes longer than half a minute would leave out every other one.
+    last = ticks.last_began()
     # Also where the last one is yet to come: a server that took over may be behind the clock of the one before.
     if last is None or not timedelta(0) <= ticks.now() - last <= AT_LEAST_APART:
         tick()
@@ -95,17 +96,23 @@ def tick() -> bool:
 
     Two ticks at once only double nudges.
     """
+    began = ticks.now()
     reaper.reap()
     beats.advance(now=ticks.now())
-    answers = True  # a broker that is away is not asked for every run
-    for run in (
-        Run.objects.workable().select_related("account").order_by("?")
-    ):  # in no order, so that where nudges pile up none is always last
-        if gates_stand(run) and answers:
+    answers = measures = True  # neither a broker nor a CRM that is away is asked for every run
+    # In no order, so that where nudges pile up none is always last.
+    for run in Run.objects.workable().select_related("account").order_by("?"):
+        try:
+            stand = gates_stand(run, measure=measures)
+        except Outage as error:
+            log.warning("gates of run %s and of those after it were not measured again: %s", run.pk, error)
+            measures = False
+            stand = gates_stand(run, measure=False)
+        if stand and answers:
             answers = nudge_all(run)
     for notification in notify.due(now=ticks.now()) if answers else ():
         nudge_notification(notification)
-    ticks.record(by=worker_name(), now=ticks.now())
+    ticks.record(by=worker_name(), now=ticks.now(), began=began)
     return answers
 
 
@@ -123,13 +130,10 @@ def nudge_notification(notification_id: int) -> None:
         log.warning("no nudge for notification %s: the broker at REDIS_URL does not answer (%s)", notification_id, type(error).__name__)
 
 
-def gates_stand(run: Run) -> bool:
-    """Whether the run's gates still stand, older evidence measured again; a system that does not answer is no reason to stop."""
+def gates_stand(run: Run, *, measure: bool = True) -> bool:
+    """Whether the run's gates still stand; with `measure`, older evidence is measured again, and Outage raised where that cannot be done."""
     try:
-        return runs.may_go_on(run, by="tick", now=timezone.now(), measure=True)
-    except Outage as error:
-        log.warning("gates of run %s were not measured again: %s", run.pk, error)
-        return True
+        return runs.may_go_on(run, by="tick", now=timezone.now(), measure=measure)
     except (runs.Refused, IllegalMove) as error:
         log.info("run %s: %s", run.pk, error)  # it ended, or a person was faster: no reason to leave the other runs alone
         return True

@@ -15,11 +15,16 @@ def now() -> datetime:
     return moment
 
 
-def record(*, by: str, now: datetime) -> None:
-    """A tick has run to its end on the worker `by`."""
-    Tick.objects.update_or_create(pk=1, defaults={"ticked_at": now, "ticked_by": by})
+def record(*, by: str, now: datetime, began: datetime | None = None) -> None:
+    """A tick has run to its end on the worker `by`; without `began`, in no time."""
+    Tick.objects.update_or_create(pk=1, defaults={"began_at": began or now, "ticked_at": now, "ticked_by": by})
 
 
 def last() -> datetime | None:
     """When the last tick ended; None before the first."""
     return Tick.objects.values_list("ticked_at", flat=True).first()
+
+
+def last_began() -> datetime | None:
+    """When the last tick that ended had begun; None before the first."""
+    return Tick.objects.values_list("began_at", flat=True).first()

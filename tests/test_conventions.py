@@ -138,6 +138,7 @@ MACHINE_TIMES = {
     "Run.finished_at": "when it ended; its Event says by whom",
     "Run.lease_expires_at": "the database's clock; lease_owner says whose",
     "Summary.started_at": "the run's",
+    "Tick.began_at": "when the tick that ticked_by ran had begun",
     "Summary.finished_at": "the run's",
     "Summary.progress_at": "when a worker was last heard of",
     "Summary.updated_at": "when what the customer is told changed",

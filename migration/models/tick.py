@@ -6,6 +6,7 @@ class Tick(models.Model):
     """When the last tick ran to its end, and on which worker: one row. ticks.py alone writes it."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    began_at = models.DateTimeField(null=True)
     ticked_at = models.DateTimeField()
     ticked_by = models.TextField()
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from migration import reaper, runs, steps, tasks, ticks
+from migration.doors import Outage
 from migration.models import Run
 from migration.states import ChunkState, RunState
 from tests import factories
@@ -57,6 +58,31 @@ def test_a_run_that_ended_at_this_moment_keeps_no_other_from_its_workers(monkeyp
     assert tasks.tick()
     assert set(nudged) == {ended.pk, other.pk}
     assert ticks.last() is not None
+
+
+def test_a_crm_that_is_away_is_found_so_once_in_a_tick(monkeypatch, nudged):
+    """Each probe would wait for it."""
+    found = [factories.run(RunState.RUNNING) for _ in range(4)]
+    asked = []
+
+    def away(run: Run, *, measure: bool, **_: object) -> bool:
+        asked.append(measure)
+        if measure:
+            raise Outage("CRM_DATABASE_URL: no answer within 5 s")
+        return run.pk != found[0].pk
+
+    monkeypatch.setattr(runs, "may_go_on", away)
+    assert tasks.tick()
+    assert asked == [True, False, False, False, False]
+    assert set(nudged) == {run.pk for run in found[1:]}
+
+
+def test_a_tick_that_takes_longer_than_half_a_minute_leaves_out_no_other():
+    ticks.record(by="w:1", now=ticks.now() - timedelta(seconds=25), began=ticks.now() - timedelta(seconds=60))
+    before = ticks.last()
+    tasks.tick_of_beat()
+    assert ticks.last() != before
+    assert ticks.last_began() <= ticks.last()
 
 
 @pytest.mark.parametrize(
