@@ -7,6 +7,7 @@ import time
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.core.management import call_command
 from django.utils import timezone
 
 from calm_console.celery import app
@@ -112,6 +113,7 @@ def tick() -> bool:
             answers = nudge_all(run)
     for notification in notify.due(now=ticks.now()) if answers else ():
         nudge_notification(notification)
+    call_command("clearsessions")  # nobody else removes sessions that are over
     ticks.record(by=worker_name(), now=ticks.now(), began=began)
     return answers
 

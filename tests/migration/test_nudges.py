@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.contrib.sessions.models import Session
 
 from migration import reaper, runs, steps, tasks, ticks
 from migration.doors import Outage
@@ -75,6 +76,13 @@ def test_a_crm_that_is_away_is_found_so_once_in_a_tick(monkeypatch, nudged):
     assert tasks.tick()
     assert asked == [True, False, False, False, False]
     assert set(nudged) == {run.pk for run in found[1:]}
+
+
+def test_a_tick_removes_the_sessions_that_are_over():
+    for key, days in (("over", -1), ("open", 1)):
+        Session.objects.create(session_key=key, expire_date=now() + timedelta(days=days))
+    tasks.tick()
+    assert [each.session_key for each in Session.objects.all()] == ["open"]
 
 
 def test_a_tick_that_takes_longer_than_half_a_minute_leaves_out_no_other():
