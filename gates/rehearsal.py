@@ -1,6 +1,7 @@
 """What production needs beside open gates: a rehearsal of the very same run, and no fewer capabilities than the last one."""
 
 from migration import revisions
+from migration.doors import Misconfigured
 from migration.models import Account, MappingRevision, Run
 from migration.pipeline.flow import VERSION
 from migration.states import COMPLETE, RunMode, RunState
@@ -18,7 +19,10 @@ def problems(account: Account, capabilities: frozenset[str], *, downgrade_confir
     revision = revisions.current()
     if revision is None:
         return []
-    found = [] if rehearsed(account, capabilities, revision) else [not_rehearsed(account, capabilities, revision)]
+    try:
+        found = [] if rehearsed(account, capabilities, revision) else [not_rehearsed(account, capabilities, revision)]
+    except Misconfigured as error:
+        return [str(error)]
     lost = set() if downgrade_confirmed else lost_capabilities(account, capabilities)
     return found + ([downgrade(account, lost)] if lost else [])
 

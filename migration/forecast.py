@@ -8,6 +8,7 @@ from statistics import median
 from django.db.models import F, OuterRef, Subquery
 
 from migration import progress, revisions, runs, windows
+from migration.doors import Misconfigured
 from migration.models import Account, BatchItem, Chunk, Event, Run
 from migration.pipeline.flow import VERSION
 from migration.states import COMPLETE, AtClose, BatchWork, ItemState, RunMode, RunState
@@ -152,9 +153,13 @@ def rehearsals(accounts: list[Account], *, now: datetime) -> set[int]:
     revision = revisions.current()
     if revision is None or not accounts:
         return set()
+    try:
+        here = systems()
+    except Misconfigured:
+        return set()  # a start says what is wrong; a page shall tell what else it can
     capabilities = runs.gate_decision(accounts[0], RunMode.DRY_RUN, now=now).capabilities  # they are the same for every account
     fitting = Run.objects.filter(
         account__in=accounts, mode=RunMode.DRY_RUN, state__in=COMPLETE, mapping_revision=revision, pipeline_version=VERSION,
-        capabilities=sorted(capabilities), systems=systems(),
+        capabilities=sorted(capabilities), systems=here,
     )  # fmt: skip
     return set(fitting.values_list("account_id", flat=True))

@@ -43,6 +43,13 @@ def rehearse(account: Account, mapping, capabilities=("D", "E", "F"), **fields) 
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
+def test_a_url_that_cannot_be_read_refuses_production_in_words(people, account, mapping, settings):
+    open_all(people, account)
+    settings.CRM_DATABASE_URL = "not a URL"
+    refusals = policies.decide(account, RunMode.PRODUCTION, now=LATER).refusals
+    assert refusals[-1] == "CRM_DATABASE_URL cannot be read as a URL: write postgresql://user:password@host:5432/name."
+
+
 def test_nothing_runs_before_anything_is_signed(account, mapping):
     assert decide(account, DRY) == policies.Decision(
         frozenset(),

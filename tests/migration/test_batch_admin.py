@@ -141,6 +141,16 @@ def test_what_would_start_when_is_shown_in_both_zones_before_anything_is_planned
     assert not Batch.objects.exists() and not Summary.objects.exists()
 
 
+def test_a_url_that_cannot_be_read_keeps_no_page_of_batches_away(staff, settings):
+    """A start says so; see worlds.systems."""
+    account = factories.account()
+    factories.mapping()
+    batch = batch_plans.plan(Plan("first", [account], ALWAYS), by="ana", now=factories.NOON)
+    settings.CDP_DATABASE_URL = "not a URL"
+    assert staff.get(page(batch)).status_code == 200
+    assert "dry run, then production" in text(staff.post(url("plan"), sent(factories.account(), look="1")).content.decode())
+
+
 def test_an_account_is_in_one_open_batch_only(staff):
     batch = planned(1)
     account = batch.items.get().account
