@@ -115,5 +115,7 @@ def waive(choice: Choice, *, by: str, note: str, now: datetime) -> str:
     except IllegalMove as error:
         raise Refused(f"Another person or worker was faster: {error}") from error
     if not count:
-        raise Refused("None of them is quarantined any more: nothing is waived.")
+        before = choice.candidates.filter(waiver__isnull=False).count()
+        why = f"{before:,} {'are' if before != 1 else 'is'} waived already" if before else "nothing is waived"
+        raise Refused(f"None of them is quarantined any more: {why}.")
     return f"{count:,} candidate{'s are' if count != 1 else ' is'} waived."

@@ -731,7 +731,9 @@ def test_waiving_the_selected_moves_the_ledger(console, staff):
     assert "1 candidate is waived." in said(staff, staff.post(address, {"ids": chosen[0], "note": HOSTILE}))
     after = ledger.of(Run.objects.get(pk=run.pk))
     assert (after.waived.total(), after.quarantined.total()) == (1, before.quarantined.total() - 1) and after.balances
-    assert "None of them is quarantined any more" in text(staff.post(address, {"ids": chosen[0], "note": "again"}).content.decode())
+    assert "None of them is quarantined any more: 1 is waived already." in text(
+        staff.post(address, {"ids": chosen[0], "note": "again"}).content.decode()
+    )
     assert Waiver.objects.get().waived_by == "root"
     assert SHOWN in unmarked(html(staff, page(QuarantinedCandidate.objects.get(pk=chosen[0]))))
 
