@@ -41,12 +41,16 @@ def check_can_retry(run: Run, *, now: datetime) -> None:
         raise runs.Refused(f"Mapping, gates or pipeline have changed since {run}: run the account again, which tries everything again.")
 
 
-def retry(candidates: QuerySet[QuarantinedCandidate], cdp: Cdp, *, by: str, now: datetime) -> dict[Run, int]:
-    """Have candidates processed again, as chunks of their own run; how many, by run. Waived ones stay waived. Raises Refused."""
+def retry(candidates: QuerySet[QuarantinedCandidate], cdp: Cdp, *, by: str, now: datetime, most: int | None = None) -> dict[Run, int]:
+    """Have candidates processed again, as chunks of their own run; how many, by run. Waived ones stay waived. Raises Refused.
+
+    `most` is how many somebody was shown: with more of them by now nothing is done.
+    """
     with transaction.atomic():
         # Two retries at once, or a run's start: the second sees what the first did.
         list(Account.objects.select_for_update(no_key=True).filter(pk__in=candidates.values("account")).order_by("pk"))
         found = by_run(candidates)
+        check_shown(sum(map(len, found.values())), most)
         for run in found:
             check_can_retry(run, now=now)
         for run, again in found.items():
@@ -92,12 +96,21 @@ def refresh_rivals(run: Run, cdp: Cdp) -> None:
     RivalClaim.objects.bulk_create(claims, batch_size=1000)
 
 
-def waive(candidates: QuerySet[QuarantinedCandidate], *, by: str, note: str, now: datetime) -> int:
-    """Give candidates up for good, by name and with a reason; how many. A run with nothing else quarantined becomes succeeded."""
+def check_shown(count: int, most: int | None) -> None:
+    if most is not None and count > most:
+        raise runs.Refused(f"There are {count:,} of them by now and the page showed {most:,}, so nothing was done: look again.")
+
+
+def waive(candidates: QuerySet[QuarantinedCandidate], *, by: str, note: str, now: datetime, most: int | None = None) -> int:
+    """Give candidates up for good, by name and with a reason; how many. A run with nothing else quarantined becomes succeeded.
+
+    `most` is how many somebody was shown. Raises Refused where there are more by now, or the reason is missing.
+    """
     if not note.strip():
         raise runs.Refused("Say why: a waiver needs a note.")
     with transaction.atomic():
         chosen = list(candidates.filter(waiver__isnull=True).select_for_update(of=("self",)).select_related("account", "run"))
+        check_shown(len(chosen), most)
         for each in chosen:
             each.waiver, _ = Waiver.objects.get_or_create(
                 account=each.account,

@@ -121,7 +121,8 @@ class QuarantineAdmin(WorkAdmin):
         outlook = quarantine_work.outlook(choice, retries=retries)
         title = "Try again" if retries else "Waive"
         action = self.address("retry" if retries else "waive")
-        context = {"outlook": outlook, "fields": choice.fields, "retries": retries, "action": action, "problem": problem, "note": note}
+        fields = choice.fields | {"shown": str(outlook.total)}
+        context = {"outlook": outlook, "fields": fields, "retries": retries, "action": action, "problem": problem, "note": note}
         return self.page(request, "quarantinedcandidate/act.html", title, original=None, **context)
 
     # --- columns ----------------------------------------------------------------------------------------------------

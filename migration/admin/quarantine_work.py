@@ -4,7 +4,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -21,23 +21,36 @@ MOST_CHOSEN = 20_000  # candidates that one form carries by their ids; by run an
 
 @dataclass(frozen=True)
 class Choice:
-    """The candidates that a form means: by ids, or by run and reason. `fields` are the form's hidden fields that say it again."""
+    """The candidates that a form means: by ids, or by run and reason. `fields` are the form's hidden fields that say it again.
+
+    By run and reason these are the ones up to the last id that the form showed, and it showed no more than `most` of them: a run that is
+    at work finds others meanwhile, and those of a slow chunk have lower ids than some that were there before.
+    """
 
     candidates: QuerySet[QuarantinedCandidate]
     fields: dict[str, str]
+    most: int | None = None
 
 
 def chosen(request: HttpRequest) -> Choice:
-    """What the request's `ids`, or `run` and `reason`, mean. Raises Refused where they mean nothing."""
-    given = request.POST if request.method == "POST" else request.GET
+    """What the request's `ids`, or `run` and `reason` (sent, with what was shown), mean. Raises Refused where they mean nothing."""
+    is_sent = request.method == "POST"
+    given = request.POST if is_sent else request.GET
     ids, run, reason = given.get("ids", ""), given.get("run", ""), given.get("reason", "")
-    everything = QuarantinedCandidate.objects.all()
     if ids:
         return by_ids(numbers(ids.split(",")))
     if run and (not reason or reason in set(Reason)):
-        found = everything.filter(run__in=numbers([run]))
-        return Choice(found.filter(reason=reason) if reason else found, {"run": run, "reason": reason})
+        return by_reason(reason, *numbers([run, *([given.get("last", ""), given.get("shown", "")] if is_sent else [])]))
     raise Refused("Choose candidates first.")
+
+
+def by_reason(reason: str, run: int, last: int | None = None, shown: int | None = None) -> Choice:
+    """A run's candidates up to the id `last` (None: all there are now), of one reason or ("") of any."""
+    found = QuarantinedCandidate.objects.filter(run=run)
+    found = found.filter(reason=reason) if reason else found
+    if last is None:
+        last = found.aggregate(last=Max("pk"))["last"] or 0
+    return Choice(found.filter(pk__lte=last), {"run": str(run), "reason": reason, "last": str(last)}, shown)
 
 
 def by_ids(ids: list[int]) -> Choice:
@@ -92,7 +105,7 @@ def retry(choice: Choice, *, by: str, now: datetime) -> list[str]:
     """Have them processed again by the workers; sentences that say what was begun. Raises Refused with the sentence that says why not."""
     try:
         with closing(Cdp()) as cdp:
-            found = quarantine.retry(choice.candidates, cdp, by=by, now=now)
+            found = quarantine.retry(choice.candidates, cdp, by=by, now=now, most=choice.most)
     except (Outage, Misconfigured) as error:
         raise Refused(f"Nothing is tried again: {error}") from error
     except IllegalMove as error:
@@ -111,7 +124,7 @@ def asked(run: Run) -> bool:
 def waive(choice: Choice, *, by: str, note: str, now: datetime) -> str:
     """Give them up for good; a sentence that says how many. Raises Refused."""
     try:
-        count = quarantine.waive(choice.candidates, by=by, note=note, now=now)
+        count = quarantine.waive(choice.candidates, by=by, note=note, now=now, most=choice.most)
     except IllegalMove as error:
         raise Refused(f"Another person or worker was faster: {error}") from error
     if not count:

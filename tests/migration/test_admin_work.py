@@ -712,7 +712,7 @@ def test_retrying_by_reason_from_the_runs_page(console, staff, broker):
     wanted = f"{url('migration_quarantinedcandidate_retry')}?run={run.pk}&amp;reason=time_missing"
     assert wanted in html(staff, page(run))
     assert "1 candidate would be tried again" in text(html(staff, unescape(wanted)))
-    form = {"run": str(run.pk), "reason": "time_missing"}
+    form = form_of(staff, unescape(wanted))
     assert "tried again by the workers" in said(staff, staff.post(url("migration_quarantinedcandidate_retry"), form))
     assert work(run).state == RunState.PARTIAL and not run.quarantined.filter(reason="time_missing").exists()
 
@@ -737,9 +737,8 @@ def test_waiving_the_selected_moves_the_ledger(console, staff):
     assert Waiver.objects.get().waived_by == "root"
     assert SHOWN in unmarked(html(staff, page(QuarantinedCandidate.objects.get(pk=chosen[0]))))
 
-    assert f"{len(chosen) - 1} candidates are waived." in said(
-        staff, staff.post(address, {"run": run.pk, "reason": "", "note": "given up"})
-    )
+    form = form_of(staff, url("migration_quarantinedcandidate_waive", run=run.pk, reason=""))
+    assert f"{len(chosen) - 1} candidates are waived." in said(staff, staff.post(address, form | {"note": "given up"}))
     assert Run.objects.get(pk=run.pk).state == RunState.SUCCEEDED
 
 
