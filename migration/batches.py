@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from migration import batch_limits, control, events, outbox, runs, summaries
 from migration.models import Batch, BatchItem, Run
@@ -42,25 +42,42 @@ def resume(batch: Batch, *, by: str, now: datetime, again: bool = False) -> Batc
 
     Raises Refused where the state does not allow it, or a run of its cannot go on.
     """
-    with transaction.atomic():
-        batch = Batch.objects.select_for_update(no_key=True).get(pk=batch.pk)
-        check_verb(batch, Verb.RESUME)
-        was_stopped = batch.state == BatchState.STOPPED
-        move(batch, BatchState.RUNNING, by=by, now=now)
-        for item in items_of(batch) if was_stopped else ():
-            accept(item, again=again, by=by, now=now)
-        # A new promise to those who wait: the old one may be over by now.
-        for item in batch.items.filter(state=ItemState.WAITING, expected_from__isnull=False).select_related("account"):
-            announce(item, None, None, now=now)
+    try:
+        with transaction.atomic():
+            batch = Batch.objects.select_for_update(no_key=True).get(pk=batch.pk)
+            check_verb(batch, Verb.RESUME)
+            was_stopped = batch.state == BatchState.STOPPED
+            move(batch, BatchState.RUNNING, by=by, now=now)
+            others = open_elsewhere(batch)
+            for item in items_of(batch) if was_stopped else ():
+                accept(item, others.get(item.account_id), again=again, by=by, now=now)
+            # A new promise to those who wait: the old one may be over by now.
+            for item in batch.items.filter(state=ItemState.WAITING, expected_from__isnull=False).select_related("account"):
+                announce(item, None, None, now=now)
+    except IntegrityError as error:
+        raise Refused("One of the accounts was put into another batch at this moment: look at the batches, and resume again.") from error
     return batch
 
 
-def accept(item: BatchItem, *, again: bool, by: str, now: datetime) -> None:
-    """Forgive what an account did: it is tried again, or counts no more. A run that cannot go on by itself is resumed."""
-    if again and item.state in (ItemState.FAILED, ItemState.REFUSED, ItemState.CANCELLED):
+def open_elsewhere(batch: Batch) -> dict[int, BatchItem]:
+    """By account: where it waits or is at work in another batch, which but one at a time may have it."""
+    found = BatchItem.objects.filter(account__in=batch.items.values("account"), state__in=OPEN_ITEM).exclude(batch=batch)
+    return {item.account_id: item for item in found.select_related("batch")}
+
+
+def accept(item: BatchItem, other: BatchItem | None, *, again: bool, by: str, now: datetime) -> None:
+    """Forgive what an account did: it is tried again, or counts no more. A run that cannot go on by itself is resumed.
+
+    `other` is where the account is open in another batch: then it is not tried again in this one, and an Event says so.
+    """
+    wanted = again and item.state in (ItemState.FAILED, ItemState.REFUSED, ItemState.CANCELLED)
+    if wanted and not other:
         move_item(item, ItemState.WAITING, by=by, now=now, is_accepted=False, dry_run=None, production=None)
     elif item.state != ItemState.WAITING and not batch_limits.is_under_way(item):
         tick_off([item])
+    if wanted and other:
+        sentence = f"{item.account} is {other.state} in {other.batch}, so it is not tried again here."
+        events.record("account left out", sentence, now=now, by=by, account=item.account, batch=item.batch)
     if item.state == ItemState.RUNNING and item.run and batch_limits.cannot_go_on(item.run):
         control.resume(item.run, by=by, now=now)
 
