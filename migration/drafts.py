@@ -3,6 +3,8 @@
 import copy
 from datetime import datetime
 
+from django.db import transaction
+
 from migration import effects, events, revisions
 from migration import mapping as mappings
 from migration.doors import Misconfigured, Outage
@@ -79,10 +81,12 @@ def check_can_publish(draft: MappingDraft) -> None:
 
 def publish(draft: MappingDraft, *, by: str, note: str, now: datetime) -> MappingRevision:
     """Publish the draft as the next revision. Raises Refused."""
-    check_can_publish(draft)
-    if not note.strip():
-        raise Refused("Say why: publishing needs a note.")
-    published = revisions.publish(draft.document, by=by, note=note, now=now)
-    keep(draft, {"published": published.revision})
-    events.record("draft published", f"draft {draft} as revision {published.revision.number}: {note}", now=now, by=by)
+    with transaction.atomic():
+        revisions.alone()  # first: of two drafts that are published at one moment the second is looked at when the first is current
+        check_can_publish(draft)
+        if not note.strip():
+            raise Refused("Say why: publishing needs a note.")
+        published = revisions.publish(draft.document, by=by, note=note, now=now)
+        keep(draft, {"published": published.revision})
+        events.record("draft published", f"draft {draft} as revision {published.revision.number}: {note}", now=now, by=by)
     return published.revision

@@ -29,8 +29,7 @@ def publish(document: object, *, by: str, note: str, now: datetime) -> Published
     """
     digest = mappings.digest(document)
     with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('migration_mappingrevision'))")
+        alone()
         last = current()
         if last and last.digest == digest:
             return Published(last, is_new=False)
@@ -40,3 +39,9 @@ def publish(document: object, *, by: str, note: str, now: datetime) -> Published
         )
         events.record("mapping published", f"revision {number}: {note}" if note else f"revision {number}", now=now, by=by)
     return Published(revision, is_new=True)
+
+
+def alone() -> None:
+    """Have nobody else publish before this transaction is over: what is current then stays so."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('migration_mappingrevision'))")

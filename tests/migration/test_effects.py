@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from migration import drafts, effects, ledger, revisions, runs
+from migration import mapping as mappings
 from migration.models import Account, MappingDraft
 from tests.migration.conftest import mapping_document, now, run_account
 
@@ -87,3 +88,22 @@ def test_an_outage_leaves_the_effect_uncounted_with_the_reason(console, settings
     drafts.edit(draft, changed_document(), by="mapper", now=now())
     drafts.count_effect(draft, now=now())
     assert draft.effect is None and "USMAN" in draft.effect_reason
+
+
+@pytest.mark.django_db
+def test_of_two_drafts_that_are_published_at_one_moment_the_second_is_refused(monkeypatch):
+    revisions.publish(mapping_document(), by="ana", note="", now=now())
+    draft = drafts.start("second", by="mapper", now=now())
+    drafts.edit(draft, changed_document(), by="mapper", now=now())
+    drafts.keep(draft, {"effect": [], "effect_digest": mappings.digest(draft.document), "effect_at": now()})
+    alone = revisions.alone
+
+    def waited_for_the_first():
+        monkeypatch.setattr(revisions, "alone", alone)
+        revisions.publish(mapping_document() | {"secrets": ["*_key"]}, by="another", note="", now=now())
+        alone()
+
+    monkeypatch.setattr(revisions, "alone", waited_for_the_first)
+    with pytest.raises(runs.Refused, match="Another revision was published"):
+        drafts.publish(draft, by="mapper", note="why", now=now())
+    assert not MappingDraft.objects.get(pk=draft.pk).published_id
