@@ -100,7 +100,7 @@ def let_go(run: Run, *, owner: str) -> None:
 def take_away(run: Run) -> list[Chunk]:
     """Make pending whatever of the run is leased, under a higher token; the chunks that were."""
     check_chunk_move(ChunkState.LEASED, ChunkState.PENDING)
-    taken = list(run.chunks.select_for_update().filter(state=ChunkState.LEASED))
+    taken = list(run.chunks.select_for_update(of=("self",)).filter(state=ChunkState.LEASED))  # ordering by run, it would lock that too
     fields = {"state": ChunkState.PENDING, "token": F("token") + 1, "lease_owner": "", "lease_expires_at": None}
     run.chunks.filter(pk__in=[chunk.pk for chunk in taken]).update(**fields, reason="its lease was taken away")
     return taken

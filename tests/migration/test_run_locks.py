@@ -25,7 +25,7 @@ def seize(run, chunk) -> None:
 
 
 def start_another(run, chunk) -> None:
-    runs.continued(runs.Wish(run.account, RunMode.DRY_RUN), {"mode": RunMode.DRY_RUN}, by="ana", now=factories.NOON)
+    runs.continued(runs.Wish(run.account, RunMode.PRODUCTION), {"mode": RunMode.PRODUCTION}, by="ana", now=factories.NOON)
 
 
 def split(run, chunk) -> None:
@@ -36,7 +36,7 @@ def split(run, chunk) -> None:
 @pytest.mark.parametrize("locking", [seize, start_another, split])
 def test_whoever_finishes_a_chunk_with_quarantined_candidates_never_waits_for_the_run(locking):
     """Their foreign keys take KEY SHARE on the run; a claim takes SHARE."""
-    run = factories.run(RunState.RUNNING)
+    run = factories.run(RunState.RUNNING, RunMode.DRY_RUN)
     chunk = factories.chunk(run, ChunkState.LEASED)
     assert is_free(run, "SHARE")
     with transaction.atomic():
