@@ -9,7 +9,8 @@ from migration import effects, events, revisions
 from migration import mapping as mappings
 from migration.doors import Misconfigured, Outage
 from migration.models import Account, MappingDraft, MappingRevision
-from migration.runs import Refused
+from migration.runs import Refused, gate_decision
+from migration.states import RunMode
 
 EMPTY = {"class_roles": {"contact": ["Contact"]}}
 COUNTING = "Counting…"
@@ -67,7 +68,7 @@ def keep(draft: MappingDraft, values: dict) -> None:
     draft.save(update_fields=list(values))
 
 
-def check_can_publish(draft: MappingDraft) -> None:
+def check_can_publish(draft: MappingDraft, *, now: datetime) -> None:
     """Raise Refused with the sentence that says what is missing."""
     if draft.published_id:
         raise Refused(f"Draft {draft} is published already.")
@@ -77,13 +78,21 @@ def check_can_publish(draft: MappingDraft) -> None:
         raise Refused("The draft is equal to the current revision: there is nothing to publish.")
     if draft.effect_digest != mappings.digest(draft.document):
         raise Refused("The draft's effect is not counted yet: count it first, so that you know what you publish.")
+    if draft.effect is None and may_count(now=now):
+        raise Refused("The draft's effect was not counted while gates A and B were closed. They are open now: count it first.")
+
+
+def may_count(*, now: datetime) -> bool:
+    """Whether the gates let an effect be counted; they are the same for every account."""
+    account = Account.objects.filter(gone=False).first()
+    return account is None or not gate_decision(account, RunMode.DRY_RUN, now=now).refusals
 
 
 def publish(draft: MappingDraft, *, by: str, note: str, now: datetime) -> MappingRevision:
     """Publish the draft as the next revision. Raises Refused."""
     with transaction.atomic():
         revisions.alone()  # first: of two drafts that are published at one moment the second is looked at when the first is current
-        check_can_publish(draft)
+        check_can_publish(draft, now=now)
         if not note.strip():
             raise Refused("Say why: publishing needs a note.")
         published = revisions.publish(draft.document, by=by, note=note, now=now)

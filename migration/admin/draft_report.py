@@ -37,7 +37,7 @@ def of(draft: MappingDraft, *, now: datetime) -> dict[str, Any]:
         "effect": effect(draft) if is_counted(draft) else None,
         "is_counting": is_counting(draft),
         "is_slow": is_counting(draft) and draft.effect_at is not None and now - draft.effect_at > SLOW,
-        "refusal": refusal(draft),
+        "refusal": refusal(draft, now=now),
     }
 
 
@@ -59,10 +59,10 @@ def is_counted(draft: MappingDraft) -> bool:
     return draft.effect is not None and draft.effect_digest == mappings.digest(draft.document)
 
 
-def refusal(draft: MappingDraft) -> str:
+def refusal(draft: MappingDraft, *, now: datetime) -> str:
     """Why the draft cannot be published; '' where it can."""
     try:
-        drafts.check_can_publish(draft)
+        drafts.check_can_publish(draft, now=now)
     except Refused as error:
         return str(error)
     return ""

@@ -226,7 +226,7 @@ def name_problem(name: str) -> str:
 
 def check_effect_seen(request: HttpRequest, draft: MappingDraft) -> None:
     """Raise Refused where it could be published, but is another, or has another effect, than the form showed."""
-    drafts.check_can_publish(draft)
+    drafts.check_can_publish(draft, now=timezone.now())
     if request.POST.get("seen") != draft_report.seen_effect(draft):
         raise Refused(
             f"{draft.edited_by} changed this draft meanwhile, or its effect was counted anew, so nothing was published: look at it below, then publish."

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from gates.policies import Decision
 from migration import drafts, effects, ledger, revisions, runs
 from migration import mapping as mappings
 from migration.models import Account, MappingDraft
@@ -107,3 +108,21 @@ def test_of_two_drafts_that_are_published_at_one_moment_the_second_is_refused(mo
     with pytest.raises(runs.Refused, match="Another revision was published"):
         drafts.publish(draft, by="mapper", note="why", now=now())
     assert not MappingDraft.objects.get(pk=draft.pk).published_id
+
+
+def closed(account, mode, **how):
+    return Decision(frozenset(), ["Gate A is closed."])
+
+
+def test_a_draft_that_was_not_counted_while_gates_were_closed_is_published_only_while_they_are(console, settings):
+    draft = drafts.start("early", by="mapper", now=now())
+    drafts.edit(draft, changed_document(), by="mapper", now=now())
+    policy, settings.GATE_POLICY = settings.GATE_POLICY, "tests.migration.test_effects.closed"
+    drafts.count_effect(draft, now=now())
+    assert (draft.effect, draft.effect_reason) == (None, "Not counted: Gate A is closed.")
+    drafts.check_can_publish(draft, now=now())
+    settings.GATE_POLICY = policy
+    with pytest.raises(runs.Refused, match="They are open now: count it first"):
+        drafts.publish(draft, by="mapper", note="why", now=now())
+    drafts.count_effect(draft, now=now())
+    assert drafts.publish(draft, by="mapper", note="why", now=now()).number == 2
