@@ -10,8 +10,8 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils.module_loading import import_string
 
-from migration import chunks, events, fences, leases, outbox, reaper, summaries, worlds
-from migration.models import Account, Chunk, MappingRevision, Run
+from migration import chunks, events, fences, leases, outbox, reaper, revisions, summaries, worlds
+from migration.models import Account, Chunk, Run
 from migration.pipeline.flow import VERSION
 from migration.states import FINISHED, RUN_MOVES, VERBS, Overtaken, RunMode, RunReason, RunState, Verb, check_run_move, possible
 
@@ -49,13 +49,13 @@ class Wish:
 def start(wish: Wish, *, by: str, now: datetime) -> Run:
     """The account's active run if it is this very wish, else a new one in state planned.
 
-    A run that nobody works on and that is another wish is cancelled; one that somebody works on raises Busy. Raises Refused, and Outage where
-    a gate cannot be measured.
+    A run that nobody works on and that is another wish is cancelled; one that somebody works on raises Busy, and so does a mapping that is
+    published at this moment. Raises Refused, and Outage where a gate cannot be measured.
     """
+    revision = revisions.current()  # before the gates are asked, which may take a minute: what they say is said of this one
     decision = gate_decision(wish.account, wish.mode, now=now, measure=True, downgrade_confirmed=wish.downgrade_confirmed)
     if decision.refusals:
         raise Refused(" ".join(decision.refusals))
-    revision = MappingRevision.objects.order_by("-number").first()
     if revision is None:
         raise Refused("No mapping revision is published: run `manage.py publish_mapping --file mapping.json --yes`.")
     asked = {
@@ -65,6 +65,8 @@ def start(wish: Wish, *, by: str, now: datetime) -> Run:
     try:
         with transaction.atomic():
             Account.objects.select_for_update(no_key=True).get(pk=wish.account.pk)  # two starts at once: the second sees the first's run
+            if revisions.current() != revision:
+                raise Busy("Another mapping revision was published while the gates were asked: try again.")
             return continued(wish, asked, by=by, now=now) or created(wish, asked, by=by, now=now)
     except IntegrityError as error:
         raise Busy(f"Another run of {wish.account} was started at this moment: try again.") from error

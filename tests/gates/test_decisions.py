@@ -8,8 +8,8 @@ from django.contrib.auth.models import User
 from gates import policies, rehearsal, signoffs, standing
 from gates.models import Gate
 from gates.standing import State
-from migration import revisions
-from migration.models import Account
+from migration import revisions, runs
+from migration.models import Account, Run
 from migration.pipeline.flow import VERSION
 from migration.states import RunMode, RunState
 from migration.worlds import systems as systems_digest
@@ -161,6 +161,22 @@ def test_the_dry_run_of_an_older_mapping_does_not_count(people, account, mapping
     open_all(people, account, now=LATER)
     [only] = decide(account, now=LATER).refusals
     assert "another mapping revision (1, now 2)" in only
+
+
+def overtaken(account: Account, mode: RunMode, **how) -> policies.Decision:
+    """The gates as they are, while which are asked somebody publishes another mapping."""
+    said = policies.decide(account, mode, now=how["now"])
+    revisions.publish(mapping_document() | {"secrets": ["*_key"]}, by="ana", note="", now=NOON)
+    return said
+
+
+def test_a_mapping_that_is_published_while_the_gates_are_asked_gets_no_run_by_that(people, account, mapping, settings):
+    open_all(people, account)
+    rehearse(account, mapping)
+    settings.GATE_POLICY = "tests.gates.test_decisions.overtaken"
+    with pytest.raises(runs.Busy, match="Another mapping revision was published"):
+        runs.start(runs.Wish(account, PRODUCTION), by="ana", now=NOON)
+    assert not Run.objects.filter(mode=PRODUCTION).exists()
 
 
 def test_no_downgrade_unless_it_is_confirmed(people, account, mapping):
