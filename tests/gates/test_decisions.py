@@ -5,8 +5,10 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import User
 
-from gates import policies, rehearsal, signoffs, standing
+from gates import evidence, policies, rehearsal, signoffs, standing
+from gates.catalogue import BY_LETTER
 from gates.models import Gate
+from gates.probes import Finding, Measurement
 from gates.standing import State
 from migration import revisions, runs
 from migration.models import Account, Run
@@ -264,6 +266,43 @@ def test_measured_again_and_failing_lapses_and_mended_stands_again(people, accou
     assert why("C", account) == ["measured again on 2026-03-02 13:00 UTC, it fails: 98.99 % is below 99 %"]
     found("C", account, now=LATER)
     assert standing.of("C", account, now=LATER).is_open
+
+
+def slow(monkeypatch, *passes: bool) -> list[bool]:
+    """Probes that find this, one after the other; while the first is at work another that began later is stored, and fails."""
+    left = list(passes)
+
+    def measured(gate, account):
+        if len(left) == len(passes):
+            found("A", passes=False, now=LATER + timedelta(minutes=1))
+        return Measurement([Finding(left.pop(0), "seen")]), 90.0
+
+    monkeypatch.setattr(evidence, "measured", measured)
+    return left
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_slow_probe_that_was_overtaken_measures_again(people, monkeypatch, again):
+    open_all(people, letters="A")
+    left = slow(monkeypatch, True, again)
+    made = evidence.probe(BY_LETTER["A"], None, by="ana", now=LATER)
+    assert (left, made.passes, made.measured_at) == ([], again, LATER + timedelta(seconds=90))
+    shown = standing.of("A", now=LATER)
+    assert (shown.evidence, shown.is_open) == (made, again)
+
+
+def test_so_does_one_at_a_start(people, account, mapping, monkeypatch):
+    open_all(people, account, letters="A")
+    left = slow(monkeypatch, True, False)
+    refusals = decide(account, DRY, now=LATER + timedelta(hours=1), measure=True).refusals
+    assert "Gate A (The CRM is read only) is closed" in refusals[0] and not left
+
+
+def test_an_overtaken_probe_that_says_the_same_is_kept_as_it_is(people, monkeypatch):
+    open_all(people, letters="A")
+    left = slow(monkeypatch, False, True)
+    assert not evidence.probe(BY_LETTER["A"], None, by="ana", now=LATER).passes
+    assert left == [True]
 
 
 def test_other_words_lapse(people, monkeypatch):
