@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 from django.db import IntegrityError, transaction
@@ -17,6 +17,7 @@ MOST_ACCOUNTS = 5_000
 MOST_NAMED = 10
 LONGEST_NAME = 120
 LONGEST_ID = 18  # digits
+FIRST_DAYS = (date(2000, 1, 1), date(2100, 12, 31))  # at the calendar's own ends no opening can be reckoned
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def problems(wish: Plan) -> list[str]:
         found.append("Choose at least one day on which the window opens.")
     if not is_zone(wish.window.zone):
         found.append(f"There is no time zone {wish.window.zone[:64]!r}: write a name such as Asia/Jakarta or Europe/Berlin.")
+    if wish.window.first_day and not FIRST_DAYS[0] <= wish.window.first_day <= FIRST_DAYS[1]:
+        found.append(f"The day before which nothing starts must be from {FIRST_DAYS[0]} to {FIRST_DAYS[1]}.")
     if not 1 <= wish.at_once <= 100:
         found.append("From 1 to 100 accounts can be at work at once.")
     if not 0 <= wish.canary <= len(wish.accounts):
