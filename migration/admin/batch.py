@@ -28,7 +28,7 @@ class BatchAdmin(WorkAdmin):
     list_display = ("shown_name", "shown_state", "progress", "shown_window", "shown_reason", "planned")
     list_filter = (filters.one_of("state", BatchState),)
     search_fields = ("name", "planned_by")
-    number_fields = ("pk", "items__account__crm_organization_id")
+    number_fields = ("pk",)
     search_help_text = "Name, who planned it, or the CRM organisation id of an account in it."
     fields = ("planned",)
     change_list_template = "admin/migration/batch/change_list.html"
@@ -45,6 +45,11 @@ class BatchAdmin(WorkAdmin):
         total, ended = Count("pk"), Count("pk", filter=~Q(state__in=OPEN_ITEM))
         counts = {"total": Subquery(items.values(n=total)), "ended": Subquery(items.values(n=ended))}
         return super().get_queryset(request).annotate(**counts)
+
+    def numbered(self, number: int) -> Q:
+        """Its own number, or one of its accounts: not by a join, which would list the batch once for each of them."""
+        items = BatchItem.objects.filter(account__crm_organization_id=number)
+        return super().numbered(number) | Q(pk__in=items.values("batch"))
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         return super().changelist_view(request, {"may_plan": self.may_work(request, PLAN)} | (extra_context or {}))

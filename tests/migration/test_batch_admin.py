@@ -217,6 +217,14 @@ def test_the_list_shows_progress_and_costs_the_same_for_three_as_for_one(staff):
     assert [row[2] for row in listed(html(staff, f"{changelist(Batch)}?q={organisation}"))] == ["0 of 2"]
 
 
+def test_a_batch_is_found_once_by_its_name_its_number_and_an_account_of_it(staff):
+    accounts = [factories.account(crm_organization_id=number) for number in (777_001, 777_002, 777_003)]
+    batch = planned(accounts=accounts, name="wave 777003")
+    planned(accounts=[factories.account(crm_organization_id=778_000)])
+    for word in ("wave", "777003", "777001", batch.pk):
+        assert [row[0] for row in listed(html(staff, f"{changelist(Batch)}?q={word}"))] == [f"Batch {batch.pk}: wave 777003"], word
+
+
 def test_a_page_of_many_accounts_costs_as_many_queries_as_one_of_few(staff):
     few, many = planned(2), planned(12)
     beats.advance(now=NOON)
