@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from gates import standing
 from gates.admin.history import page_number
 from gates.catalogue import Gate as Rule
-from migration.admin.records import BIGINT
+from migration.admin.records import whole
 from migration.models import Account
 
 ON_A_PAGE = 50
@@ -28,7 +28,7 @@ def found(words: str) -> Any:
     accounts = Account.objects.all()
     for word in words.split():
         named = Q(name__icontains=word)
-        if word.isascii() and word.isdecimal() and int(word) <= BIGINT:
-            named |= Q(crm_organization_id=int(word))
+        if (number := whole(word)) is not None:
+            named |= Q(crm_organization_id=number)
         accounts = accounts.filter(named)
     return accounts

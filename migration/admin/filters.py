@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from migration.admin.display import words
+from migration.admin.records import whole
 from migration.models import Account, Run
 
 MOST_RUNS = 20
@@ -36,15 +37,14 @@ class ByNumber(admin.SimpleListFilter):
 
     path = ""
 
-    def key(self) -> int | None:
-        value = self.value()
-        if value and not (value.isascii() and value.isdecimal()):
-            raise IncorrectLookupParameters(f"{self.parameter_name} must be a number")
-        return int(value) if value else None
-
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        key = self.key()
-        return queryset if key is None else queryset.filter(**{self.path: key})
+        value = self.value()
+        if not value:
+            return queryset
+        if not (value.isascii() and value.isdecimal()):
+            raise IncorrectLookupParameters(f"{self.parameter_name} must be a number")
+        number = whole(value)
+        return queryset.none() if number is None else queryset.filter(**{self.path: number})
 
 
 class ByRun(ByNumber):

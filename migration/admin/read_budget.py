@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from migration import budget, leases
+from migration.admin.records import whole
 from migration.admin.work import WorkAdmin, note_of
 from migration.models import ReadBudget
 from migration.runs import Refused
@@ -66,6 +67,7 @@ def readers(text: str) -> int | None:
     """The number that was typed; None for the setting's own. Raises Refused."""
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MOST_READERS):
+    number = whole(text)
+    if number is None or not 1 <= number <= MOST_READERS:
         raise Refused(f"How many chunks at once must be a whole number from 1 to {MOST_READERS}, or nothing for READ_AT_ONCE.")
-    return int(text)
+    return number

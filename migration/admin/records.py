@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.admin.views.main import ChangeList
 from django.db import models
@@ -14,6 +15,12 @@ from django.template.defaultfilters import capfirst
 from migration.admin.display import visible_text
 
 BIGINT = 2**63 - 1
+
+
+def whole(text: str) -> int | None:
+    """The whole number that is written there, as far as a column can hold it. (Python itself reads 4,300 digits, and raises from there on.)"""
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
+    return number if number is not None and number <= BIGINT else None
 
 
 class RecordAdmin(admin.ModelAdmin):
@@ -38,12 +45,18 @@ class RecordAdmin(admin.ModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[Any]:
         return flatten_fieldsets(self.get_fieldsets(request, obj))
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """No text of the database holds the null character: asking for one would be an error there, not an empty list."""
+        if "\0" in value:
+            raise IncorrectLookupParameters(f"{lookup} holds a null character")
+        return super().lookup_allowed(lookup, value, request)
+
     def get_search_results(self, request: HttpRequest, queryset: models.QuerySet, search_term: str) -> tuple[models.QuerySet, bool]:
         """Rows in which each word is found: a whole number as a number, any word within a text."""
         for word in search_term.split():
             found = Q.create([(f"{field}__icontains", word) for field in self.search_fields], connector=Q.OR)
-            if word.isascii() and word.isdecimal() and int(word) <= BIGINT:
-                found |= self.numbered(int(word))
+            if (number := whole(word)) is not None:
+                found |= self.numbered(number)
             queryset = queryset.filter(found)
         return queryset, False
 
