@@ -48,8 +48,13 @@ def of(batch: Batch, *, now: datetime) -> dict[str, Any]:
         "more": max(0, len(items) - MOST_ROWS),
         "verbs": batches.possible(batch),
         "events": batch.events.select_related("run__account", "account").order_by("-id")[:MOST_EVENTS],
-        "undone": [item.account.crm_organization_id for item in items if item.state not in (*OPEN_ITEM, ItemState.DONE)],
+        "undone": len(undone(items)),
     }
+
+
+def undone(items: list[BatchItem]) -> list[int]:
+    """Organisation ids of the accounts that ended without being done."""
+    return [item.account.crm_organization_id for item in items if item.state not in (*OPEN_ITEM, ItemState.DONE)]
 
 
 def sentence(batch: Batch, window: Window, *, now: datetime) -> str:

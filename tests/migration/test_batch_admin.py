@@ -260,8 +260,11 @@ def test_pause_resume_cancel_are_asked_for_and_done(staff):
     assert (batch.state, run.state) == (BatchState.CANCELLED, RunState.CANCELLED)
     shown = html(staff, page(batch))
     ids = batch.items.order_by("position").values_list("account__crm_organization_id", flat=True)
-    assert f"{url('plan')}?accounts={'+'.join(map(str, ids))}" in shown
-    assert "\n".join([" ".join(map(str, ids)) + "</textarea>"]) in html(staff, f"{url('plan')}?accounts={'+'.join(map(str, ids))}")
+    again = f"{url('plan')}?again={batch.pk}"
+    assert f'href="{again}">Plan another batch with the 2 not done' in shown
+    assert "\n".join(map(str, ids)) + "</textarea>" in html(staff, again)
+    for odd in ("", "x", "0", "9" * 5000):
+        assert re.search(r"<textarea[^>]*>\s*</textarea>", html(staff, f"{url('plan')}?again={odd}"))
 
 
 def test_an_act_that_does_not_fit_is_said(staff):
