@@ -24,7 +24,7 @@ def sync(*, now: datetime) -> Synced:
         rows = cdp.accounts()
     known = {account.cdp_id: account for account in Account.objects.all()}
     found = Synced(total=len(rows))
-    read = []
+    read, moved = [], []
     for cdp_id, organisation, name in rows:
         account = known.pop(cdp_id, None)
         values = {"crm_organization_id": organisation, "name": name, "gone": False}
@@ -32,8 +32,12 @@ def sync(*, now: datetime) -> Synced:
             found.new += 1
         elif any(getattr(account, key) != value for key, value in values.items()):
             found.changed += 1
+            moved += [account.pk] if account.crm_organization_id != organisation else []
         read.append(Account(cdp_id=cdp_id, synced_at=now, **values))
     with transaction.atomic():  # by sets: 20,000 accounts one by one took a statement or two each
+        found.gone = Account.objects.filter(pk__in=[a.pk for a in known.values()], gone=False).update(gone=True, synced_at=now)
+        # An organisation is free once nobody who is there has it: it may come to a new account, and two may swap theirs.
+        Account.objects.filter(pk__in=moved).update(gone=True)
         Account.objects.bulk_create(
             read,
             batch_size=2000,
@@ -41,5 +45,4 @@ def sync(*, now: datetime) -> Synced:
             unique_fields=["cdp_id"],
             update_fields=["crm_organization_id", "name", "gone", "synced_at"],
         )
-        found.gone = Account.objects.filter(pk__in=[a.pk for a in known.values()], gone=False).update(gone=True, synced_at=now)
     return found

@@ -108,7 +108,8 @@ def accounts_of(text: str) -> list[Account]:
     words = [word for word in re.split(r"[\s,;]+", text) if word]
     wrong = [word for word in words if not (word.isascii() and word.isdecimal() and len(word) <= LONGEST_ID)]
     numbers = [int(word) for word in words if word not in wrong]
-    known = {account.crm_organization_id: account for account in Account.objects.filter(crm_organization_id__in=numbers)}
+    found = Account.objects.filter(crm_organization_id__in=numbers).order_by("-gone")  # the one that is there comes last, and stays
+    known = {account.crm_organization_id: account for account in found}
     unknown = [number for number in dict.fromkeys(numbers) if number not in known]
     said = [f"No CRM organisation ids: {listed([repr(word[:40]) for word in wrong])}."] if wrong else []
     if unknown:

@@ -83,7 +83,9 @@ def effect(draft: MappingDraft) -> dict[str, Any]:
     """`{"accounts", "quiet", "total"}`: accounts that would change, how many would not, and the sums."""
     names = ("changed", "added", "removed", "loaded")
     found = draft.effect or []
-    accounts = {a.crm_organization_id: a for a in Account.objects.filter(crm_organization_id__in=[e["organisation"] for e in found])}
+    # Of several with one organisation the one that is there comes last, and stays.
+    ours = Account.objects.filter(crm_organization_id__in=[e["organisation"] for e in found]).order_by("-gone")
+    accounts = {account.crm_organization_id: account for account in ours}
     counted = [
         Counted(
             accounts.get(each["organisation"]),
