@@ -98,13 +98,16 @@ def shrink(audits: int) -> None:
 
 
 def stop(*, by: str, note: str, now: datetime) -> None:
-    """Let no worker read from the CRM any more once its chunk in hand is done."""
+    """Let no worker read from the CRM any more once its chunk in hand is done. Where it is stopped already the note is the new one."""
     with transaction.atomic():
         budget = locked()
         if budget.stopped_at is None:
-            budget.stopped_at, budget.stopped_by, budget.note = now, by, note
-            budget.save(update_fields=["stopped_at", "stopped_by", "note"])
-            events.record("reading stopped", note or "no reason given", now=now, by=by)
+            budget.stopped_at, budget.stopped_by = now, by
+        elif note in ("", budget.note):
+            return  # a button that was pressed twice
+        budget.note = note
+        budget.save(update_fields=["stopped_at", "stopped_by", "note"])
+        events.record("reading stopped", note or "no reason given", now=now, by=by)
 
 
 def allow(*, by: str, most_readers: int | None, note: str, now: datetime) -> None:

@@ -46,12 +46,18 @@ def test_the_reason_is_said_in_words(settings):
 
 def test_staff_stop_and_allow_with_an_event_each():
     budget.stop(by="ana", note="month end", now=NOON)
-    budget.stop(by="ben", note="me too", now=NOON + timedelta(hours=1))
-    assert (budget.current().stopped_by, budget.current().stopped_at) == ("ana", NOON)
+    budget.stop(by="ana", note="month end", now=NOON)
+    budget.stop(by="ben", note="until Friday", now=NOON + timedelta(hours=1))
+    stopped = budget.current()
+    assert (stopped.stopped_by, stopped.stopped_at, stopped.note) == ("ana", NOON, "until Friday")
     budget.allow(by="ben", most_readers=2, note="over", now=NOON + timedelta(hours=2))
     assert (budget.current().stopped_at, budget.readers(budget.current())) == (None, 2)
     told = list(Event.objects.order_by("id").values_list("kind", "by", "sentence"))
-    assert told == [("reading stopped", "ana", "month end"), ("reading allowed", "ben", "2 chunks at once: over")]
+    assert told == [
+        ("reading stopped", "ana", "month end"),
+        ("reading stopped", "ben", "until Friday"),
+        ("reading allowed", "ben", "2 chunks at once: over"),
+    ]
 
 
 def test_a_worker_whose_clock_is_ahead_keeps_nobody_from_looking_at_the_replica(monkeypatch):
