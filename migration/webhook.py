@@ -75,6 +75,8 @@ def problem(url: str) -> str:
         return "it cannot be read as a URL"
     if parts.scheme not in ("https", "http") or not parts.hostname or not port_is_sound:
         return "it must be https://host/path or http://host/path"
+    if not url.isascii():
+        return "it must be ASCII: write the host's name as xn--..., and other characters as %XX"
     return "it must hold no user or password" if parts.username or parts.password else ""
 
 

@@ -466,6 +466,8 @@ def test_over_tls_the_certificate_has_to_show_the_name(receiver, monkeypatch, tm
         ("https://user:s3cret@receiver.test/", "it must hold no user or password"),
         ("https://receiver.test:99999/", "it cannot be read as a URL"),
         ("http://[::1/", "it cannot be read as a URL"),
+        ("https://receiver.test/ü", "it must be ASCII: write the host's name as xn--..., and other characters as %XX"),
+        ("https://münchen.test/", "it must be ASCII: write the host's name as xn--..., and other characters as %XX"),
     ],
 )
 def test_a_url_that_is_none_is_said(url, says):
