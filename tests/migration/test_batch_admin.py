@@ -338,3 +338,6 @@ def test_the_command_refuses_in_sentences():
         command("--name", "x", "--yes")
     with pytest.raises(CommandError, match="cannot be read"):
         command("--name", "x", "--file", "/nowhere/at/all")
+    for odd in ("nan", "inf", "x"):
+        with pytest.raises(CommandError, match=f"invalid percent value: '{odd}'"):
+            command("1", "--name", "x", "--most-quarantined", odd)

@@ -99,6 +99,9 @@ def hour(text: str) -> time:
 
 def percent(text: str) -> Decimal:
     try:
-        return Decimal(text)
+        number = Decimal(text)
     except InvalidOperation as error:
         raise ValueError(text) from error
+    if not number.is_finite():  # one that is no number cannot even be compared
+        raise ValueError(text)
+    return number
