@@ -37,7 +37,7 @@ MAY = {"viewer": set(), "mapper": MAPPER, "operator": OPERATOR} | dict.fromkeys(
 
 SEEING = {"pack", "badge-gallery", "badge-sample", "migration_mappingdraft_export", "migration_mappingdraft_document"}
 MAPPING = {f"migration_mappingdraft_{act}" for act in ("start", "edit", "count", "publish", "import")} | {"migration_namecollision_decide"}
-OPERATING = {f"migration_run_{act}" for act in ("pause", "resume", "cancel", "retry", "force", "withdraw", "stale")} | {
+OPERATING = {f"migration_run_{act}" for act in ("pause", "resume", "cancel", "retry", "force", "withdraw", "abandon", "stale")} | {
     "plan",
     "gates_gate_measure",
     "migration_account_watermark",

@@ -34,8 +34,9 @@ def split(run, chunk) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("locking", [seize, start_another, split])
-def test_whoever_finishes_a_chunk_with_quarantined_candidates_never_waits_for_the_run(locking):
+def test_whoever_finishes_a_chunk_with_quarantined_candidates_never_waits_for_the_run(locking, settings):
     """Their foreign keys take KEY SHARE on the run; a claim takes SHARE."""
+    settings.CRM_DATABASE_URL = settings.CDP_DATABASE_URL = "postgresql://nobody:x@127.0.0.1:1/none"
     run = factories.run(RunState.RUNNING, RunMode.DRY_RUN)
     chunk = factories.chunk(run, ChunkState.LEASED)
     assert is_free(run, "SHARE")
