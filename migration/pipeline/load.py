@@ -22,6 +22,7 @@ from migration.pipeline.staging import (
     FILL_SPANS,
     INSERT,
     INSERTED,
+    KEEP_FINER,
     OCCUPIED,
     OUTCOME,
     SPANS,
@@ -184,6 +185,8 @@ def classify(connection: psycopg.Connection, target: Target, receipt: Receipt, *
 
     Returns how many this very run wrote before.
     """
+    if occupied:
+        connection.execute(KEEP_FINER, target.names)
     connection.execute(classifying(occupied=occupied, part_of_contact=target.part_of_contact), target.names)
     counted = connection.execute(COUNT).fetchall()
     tally: Counter[str] = Counter()

@@ -1,5 +1,7 @@
 """The loader's SQL in the CDP: the temporary tables of a chunk, each staged row's outcome, the upsert, the fence."""
 
+from migration.pipeline.rows import DIGEST_SQL
+
 # Large changes are compressed where they stay, not here too, in a table that is emptied within seconds.
 STAGING = """
     CREATE TEMP TABLE IF NOT EXISTS calm_staging (
@@ -12,18 +14,12 @@ VERDICT = "CREATE TEMP TABLE IF NOT EXISTS calm_verdict (id uuid NOT NULL, old_c
 STAGED = "calm_staging s LEFT JOIN calm_verdict v USING (id)"
 OUTCOME = "coalesce(v.outcome, 'written')"
 
-# Whether the row that stands there is finer than the one mapped: max_audits has combined its audit with older ones since, and said so.
-FINER = """({new}.context ->> 'comment' LIKE '%%This audit is the result of multiple audits being combined.'
-            AND ({old}.context ->> 'comment' LIKE '%%This audit is the result of multiple audits being combined.') IS NOT TRUE)"""
-
 # Whether the row in the CDP (t) is what was mapped (s). `*=` compares the stored bytes: 0.50 is not 0.5, and no text is made of either. The
 # revision's number alone is no difference: it would make every row one.
-SAME = f"""(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id)
+SAME = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id)
         = (%(account)s, s.contact_id, s.category, s.actor_kind, s.occurred_at, s.source_audit_id)
-     AND ROW(t.actor_id, t.actor_name)::record *= ROW(s.actor_id, s.actor_name)::record
-     AND (ROW(t.changes, t.context)::record *= ROW(s.changes, s.context)::record
-       OR ROW(t.changes)::record *= ROW(s.changes)::record AND t.context - 'mapping_revision' = s.context - 'mapping_revision'
-       OR {FINER.format(old="t", new="s")})"""
+     AND ROW(t.actor_id, t.actor_name, t.changes)::record *= ROW(s.actor_id, s.actor_name, s.changes)::record
+     AND (ROW(t.context)::record *= ROW(s.context)::record OR t.context - 'mapping_revision' = s.context - 'mapping_revision')"""
 
 # The row that stands under a staged row's id. OFFSET 0 keeps the planner to one look by primary key for each, at any size of the table and
 # whatever its statistics say: they lag behind while a table is being filled.
@@ -39,6 +35,19 @@ IN_SPANS = "calm_spans CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs W
 # Whether any row stands where staged ones belong: in a first load none does, and no row need be looked for.
 OCCUPIED = f"SELECT EXISTS (SELECT FROM {IN_SPANS})"  # noqa: S608 - constants only
 NOTHING = "CROSS JOIN (SELECT NULL::uuid AS id, NULL::text AS category) t"
+
+# max_audits has combined the audit with older ones since its row was loaded, and says so: what the finer row tells stays, whatever became of the
+# audit; only whose it is may still be corrected.
+COMBINED = "{}.context ->> 'comment' LIKE '%%This audit is the result of multiple audits being combined.'"
+KEEP_FINER = f"""
+    UPDATE calm_staging s
+    SET category = t.category, actor_kind = t.actor_kind, actor_id = t.actor_id, actor_name = t.actor_name, occurred_at = t.occurred_at,
+        changes = t.changes, context = t.context, digest = {DIGEST_SQL}
+    FROM (SELECT c.id, %(account)s::uuid AS account_id, c.contact_id, l.category, l.actor_kind, l.actor_id, l.actor_name, l.occurred_at, l.changes,
+                 l.context, c.source_audit_id, l.origin
+          FROM calm_staging c CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id = c.id AND origin = 'crm_migration' OFFSET 0) l
+          WHERE {COMBINED.format("c")} AND ({COMBINED.format("l")}) IS NOT TRUE) t
+    WHERE s.id = t.id"""  # noqa: S608 - constants only
 
 # The live rows that may matter: all of the chunk's contacts, read contact by contact for the same reason.
 LIVE_OF_CONTACTS = """
@@ -96,13 +105,11 @@ INSERT = f"""
     SELECT s.id, %(account)s, s.contact_id, s.category, s.actor_kind, s.actor_id, s.actor_name, s.occurred_at, s.changes, s.context,
            'crm_migration', s.source_audit_id, %(run)s
     FROM {STAGED} WHERE {OUTCOME} IN ('written', 'corrected') ORDER BY s.id"""  # noqa: S608 - constants only
-KEEPS = FINER.format(old="t", new="excluded")
 UPSERT = f"""{INSERT}
     ON CONFLICT (id) DO UPDATE SET
         account_id = excluded.account_id, contact_id = excluded.contact_id, category = excluded.category, actor_kind = excluded.actor_kind,
-        actor_id = excluded.actor_id, actor_name = excluded.actor_name, occurred_at = excluded.occurred_at,
-        changes = CASE WHEN {KEEPS} THEN t.changes ELSE excluded.changes END, context = CASE WHEN {KEEPS} THEN t.context ELSE excluded.context END,
-        source_audit_id = excluded.source_audit_id, run_id = excluded.run_id
+        actor_id = excluded.actor_id, actor_name = excluded.actor_name, occurred_at = excluded.occurred_at, changes = excluded.changes,
+        context = excluded.context, source_audit_id = excluded.source_audit_id, run_id = excluded.run_id
     WHERE t.origin = 'crm_migration'"""
 
 # `first` is the same in every group: of all rows that stay or come, before `probable_overlap` is put aside.

@@ -33,6 +33,24 @@ def test_an_audit_that_was_combined_with_older_ones_never_corrects_the_finer_row
     assert list(run.stale_rows.values_list("audit_id", flat=True)) == [FIRST]
 
 
+def test_what_a_finer_row_tells_stays_though_the_combined_audit_would_be_another_category_and_its_contact_is_corrected(console):
+    task = {"auditable_type": "Crm::Task", "auditable_id": 7001, "associated_type": "Crm::Person", "associated_id": 900_001}
+    contact = new_contact(console, 900_001)
+    insert(console, [task | {"audited_changes": '{"title": ["a", "b"]}'}])
+    run_account(ORGANISATION)
+    told = "SELECT category, changes, context, contact_id::text FROM contact_activity_logs WHERE source_audit_id = %s"
+    [before] = rows(console.cdp, told, (FIRST,))
+    assert (before[0], before[3]) == ("task/update", contact)
+    console.change_cdp(f"DELETE FROM contacts WHERE id = '{contact}'")
+    other = new_contact(console, 900_001)
+    console.change_crm(
+        f"""UPDATE audits SET audited_changes = '{{"title": ["a", "b"], "crm_task_status_id": [1, 3]}}', comment = {COMBINED} WHERE id = {FIRST}"""
+    )
+    run = run_account(ORGANISATION)
+    assert run.state in ENDED_WELL, run.reason
+    assert rows(console.cdp, told, (FIRST,)) == [(*before[:3], other)]
+
+
 def test_a_contact_that_appears_between_two_heavy_ones_has_its_chunk(console):
     insert(console, [{"auditable_id": person} for person in (900_010,) * 30 + (900_050,) * 30 + (900_030,)])
     for person in (900_010, 900_050):
