@@ -6,6 +6,7 @@ Source: PostgreSQL documentation, COPY, "Text Format". The hot path carries fiel
 import re
 
 NULL = b"\\N"
+SPACE = rb"(?:\s|\\[nrt])*"  # a pattern: a line break is a backslash and a letter
 _UNESCAPE = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _ESCAPE = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 

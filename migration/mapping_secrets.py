@@ -7,10 +7,12 @@ All of them take time linear in the text, since texts of 400 kB occur and globs 
 import re
 from collections.abc import Sequence
 
+from migration import copytext
+
 _NEVER = "(?!)"
 _INSIDE = rb'[^"\\]'  # a byte of a key that is written without escapes
 _ESCAPED_KEY = rb'\\.[^"\\]*+"'  # from the last escape of a key to its end
-_COLON = rb"(?:\s|\\[nrt])*:"  # COPY's text format writes a line break as a backslash and a letter
+_COLON = copytext.SPACE + b":"
 
 ESCAPED_KEY = re.compile(
     _ESCAPED_KEY + _COLON, re.DOTALL

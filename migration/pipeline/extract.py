@@ -17,8 +17,7 @@ from migration.pipeline.reading import Reader, UnstorableText, changes_reader
 from migration.pipeline.records import Candidate, Joined, Links
 from migration.states import Reason
 
-_SPACE = rb"(?:\s|\\[nrt])*"  # in a COPY field, where a line break is a backslash and a letter
-_EMPTY_OBJECT = re.compile(_SPACE + rb"\{" + _SPACE + rb"\}" + _SPACE)
+_EMPTY_OBJECT = re.compile(copytext.SPACE.join([b"", rb"\{", rb"\}", b""]))
 
 
 def extract(

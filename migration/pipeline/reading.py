@@ -9,7 +9,7 @@ from migration.crm import Shape
 from migration.pipeline import changes, ruby_yaml
 from migration.pipeline.problems import Unreadable
 
-_OBJECT = re.compile(rb"(?:\s|\\[nrt])*\{")  # in a COPY field, where a line break is a backslash and a letter
+_OBJECT = re.compile(copytext.SPACE + rb"\{")
 Reader = Callable[[bytes], bytes]  # from the raw COPY field to the JSON object's
 
 
