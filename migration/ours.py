@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from migration.cdp import Cdp
+from migration.cdp import TELLABLE, Cdp
 from migration.models import Account, Run
 from migration.pipeline.rows import row_id
 from migration.states import RunMode
@@ -20,17 +20,17 @@ Key = tuple[int, int]  # CRM person id, audit id
 Claims = dict[int, list[str]]  # CRM person id -> the account's contacts that claim it
 
 PERSON = "('x' || encode(substring(uuid_send(id) FOR 6), 'hex'))::bit(48)::bigint"
-OF_CONTACTS = """
+OF_CONTACTS = f"""
     SELECT person, coalesce(string_agg(encode(substring(uuid_send(id) FROM 9), 'hex'), ',' ORDER BY id) FILTER (WHERE ours AND at_home), ''),
            count(*) FILTER (WHERE ours AND NOT at_home), array_agg(split_part(category, '/', 1)) FILTER (WHERE NOT ours),
            array_agg(source_audit_id) FILTER (WHERE NOT ours), array_agg(occurred_at) FILTER (WHERE NOT ours)
     FROM unnest(%(contacts)s::uuid[], %(persons)s::bigint[], %(lows)s::uuid[], %(highs)s::uuid[]) claim(contact, person, low, high)
     CROSS JOIN LATERAL (
         SELECT id, category, source_audit_id, origin = 'crm_migration' AS ours,
-               CASE WHEN occurred_at BETWEEN '0001-01-02' AND '9999-12-30' THEN occurred_at END AS occurred_at,
+               CASE WHEN occurred_at {TELLABLE} THEN occurred_at END AS occurred_at,
                coalesce(account_id = %(account)s AND id BETWEEN low AND high, false) AS at_home
         FROM contact_activity_logs WHERE contact_id = contact OFFSET 0) found
-    GROUP BY 1"""
+    GROUP BY 1"""  # noqa: S608 - constants only
 
 AWAY = f"""
     SELECT id::text, {PERSON}, source_audit_id, account_id = %(account)s FROM contact_activity_logs

@@ -139,6 +139,7 @@ def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: b
 
 
 def aim(work: Work, world: World) -> Target:
+    """Where the chunk's rows go."""
     return Target(
         run=world.run_id,
         account=world.account_id,
