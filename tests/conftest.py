@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import psycopg
 import pytest
 
 from calm_console import roles
 
 pytest_plugins = ["tests.faults.fixtures"]
+hypothesis.settings.register_profile("whatever the machine's pace", deadline=None)
+hypothesis.settings.load_profile("whatever the machine's pace")
+
 ROLES = {"crm": "calm_test_reader", "cdp": "calm_test_cdp", "console": "calm_test_console"}
 PASSWORD = "calm-test"
 SEEDED = ("gates_gate", "gates_milestone", "auth_group", "auth_group_permissions", "auth_permission", "django_content_type")

@@ -341,7 +341,7 @@ namings = st.builds(
 )
 
 
-@examples(max_examples=400, deadline=None)
+@examples(max_examples=400)
 @given(st.lists(namings, max_size=6, unique_by=lambda each: each.audit_id), st.integers(0, 13), st.sampled_from([None, "a"]), st.booleans())
 def test_a_name_is_the_last_told_or_the_next_of_the_request_and_never_a_guess(
     found: list[Naming], audit: int, request: str | None, decide: bool

@@ -148,7 +148,7 @@ def test_each_case_of_a_seam(audits: Sequence[float], rows: Sequence[tuple[float
 seconds = st.integers(-30, 30)
 
 
-@examples(max_examples=300, deadline=None)
+@examples(max_examples=300)
 @given(st.lists(st.tuples(st.integers(1, 2), seconds), max_size=7), st.lists(st.tuples(st.integers(1, 2), seconds), max_size=7))
 def test_unnamed_live_rows_show_as_many_audits_as_they_can_and_each_only_one(audits, rows):
     in_crm = sorted(Audit(person, at, MARK + timedelta(seconds=second)) for at, (person, second) in enumerate(audits))
