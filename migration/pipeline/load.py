@@ -20,9 +20,11 @@ from migration.pipeline.staging import (
     COUNT,
     FENCE,
     FILL_SPANS,
+    GIVE_WAY,
     INSERT,
     INSERTED,
-    KEEP_FINER,
+    KEEP_FINER_FORMER,
+    KEEP_FINER_STANDING,
     OCCUPIED,
     OUTCOME,
     SPANS,
@@ -155,7 +157,9 @@ def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str],
                 return Receipt.from_json(earlier)
             connection.execute(FILL_SPANS)
             occupied = connection.execute(OCCUPIED).fetchone() == (True,)
-            own = classify(connection, target, receipt, occupied=occupied)
+            own, formers = classify(connection, target, receipt, occupied=occupied)
+            if formers:
+                connection.execute(GIVE_WAY)
             changed = connection.execute(UPSERT if occupied else INSERT, names).rowcount
             if changed != receipt.written + receipt.corrected:
                 raise LiveRowSlippedIn("rows changed between classification and upsert")
@@ -180,22 +184,27 @@ def foresee(cdp: Cdp, target: Target, receipt: Receipt) -> Receipt:
     return receipt
 
 
-def classify(connection: psycopg.Connection, target: Target, receipt: Receipt, *, occupied: bool) -> int:
+def classify(connection: psycopg.Connection, target: Target, receipt: Receipt, *, occupied: bool) -> tuple[int, int]:
     """Decide each staged row's outcome, and count on the receipt by outcome, category and actor kind, with the digest of what is to stand there.
 
-    Returns how many this very run wrote before.
+    Returns how many this very run wrote before, and how many take the place of a row under another person's id.
     """
     if occupied:
-        connection.execute(KEEP_FINER, target.names)
+        connection.execute(KEEP_FINER_STANDING, target.names)
     connection.execute(classifying(occupied=occupied, part_of_contact=target.part_of_contact), target.names)
     counted = connection.execute(COUNT).fetchall()
+    if any(row[-1] for row in counted):
+        connection.execute(KEEP_FINER_FORMER, target.names)
+        counted = connection.execute(COUNT).fetchall()
     tally: Counter[str] = Counter()
-    for outcome, category, actor_kind, old, number, digest, receipt.first in counted:
+    formers = 0
+    for outcome, category, actor_kind, old, number, digest, receipt.first, taken in counted:
         tally[outcome] += number
         if outcome in ("written", "corrected", "unchanged", "own"):
             receipt.digest ^= digest
             receipt.categories[category] += number
             receipt.actor_kinds[actor_kind] += number
+        formers += taken
         if outcome == "corrected":
             receipt.recategorised[f"{old} -> {category}"] += number
     receipt.written, receipt.corrected, receipt.unchanged = tally["written"], tally["corrected"], tally["unchanged"] + tally["own"]
@@ -203,7 +212,7 @@ def classify(connection: psycopg.Connection, target: Target, receipt: Receipt, *
     if tally["probable_overlap"]:
         for each in overlaps(connection):
             put_aside(receipt, each, target.waived)
-    return tally["own"]
+    return tally["own"], formers
 
 
 def overlaps(connection: psycopg.Connection) -> list[Quarantined]:

@@ -9,8 +9,8 @@ STAGING = """
         occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, digest uuid NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL);
     ALTER TABLE calm_staging ALTER changes SET STORAGE EXTERNAL"""
 
-# Only of rows that are not simply new: most of a first load are, and need no line here.
-VERDICT = "CREATE TEMP TABLE IF NOT EXISTS calm_verdict (id uuid NOT NULL, old_category text, outcome text NOT NULL)"
+# Only of rows that are not simply new: most of a first load are, and need no line here. `former`: the row whose place this one takes.
+VERDICT = "CREATE TEMP TABLE IF NOT EXISTS calm_verdict (id uuid NOT NULL, old_category text, outcome text NOT NULL, former uuid)"
 STAGED = "calm_staging s LEFT JOIN calm_verdict v USING (id)"
 OUTCOME = "coalesce(v.outcome, 'written')"
 
@@ -25,11 +25,11 @@ SAME = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, 
 # whatever its statistics say: they lag behind while a table is being filled.
 STANDING = "LEFT JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id = s.id OFFSET 0) t ON true"
 
-# For each person the lowest and the highest staged id: what lies between the ids of two persons is mostly other accounts'.
-SPANS = "CREATE TEMP TABLE IF NOT EXISTS calm_spans (low uuid NOT NULL, high uuid NOT NULL)"
+# For each contact, and so for each person, the lowest and the highest staged id: what lies between the ids of two persons is mostly other
+# accounts'.
+SPANS = "CREATE TEMP TABLE IF NOT EXISTS calm_spans (contact_id uuid NOT NULL, low uuid NOT NULL, high uuid NOT NULL)"
 FILL_SPANS = """
-    INSERT INTO calm_spans SELECT min(id::text COLLATE "C")::uuid, max(id::text COLLATE "C")::uuid
-    FROM calm_staging GROUP BY substring(uuid_send(id) FOR 6)"""
+    INSERT INTO calm_spans SELECT contact_id, min(id::text COLLATE "C")::uuid, max(id::text COLLATE "C")::uuid FROM calm_staging GROUP BY 1"""
 IN_SPANS = "calm_spans CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id BETWEEN low AND high OFFSET 0) t"
 
 # Whether any row stands where staged ones belong: in a first load none does, and no row need be looked for.
@@ -45,42 +45,46 @@ KEEP_FINER = f"""
         changes = t.changes, context = t.context, digest = {DIGEST_SQL}
     FROM (SELECT c.id, %(account)s::uuid AS account_id, c.contact_id, l.category, l.actor_kind, l.actor_id, l.actor_name, l.occurred_at, l.changes,
                  l.context, c.source_audit_id, l.origin
-          FROM calm_staging c CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id = c.id AND origin = 'crm_migration' OFFSET 0) l
+          FROM {{standing}} CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id = {{row}} AND origin = 'crm_migration' OFFSET 0) l
           WHERE {COMBINED.format("c")} AND ({COMBINED.format("l")}) IS NOT TRUE) t
     WHERE s.id = t.id"""  # noqa: S608 - constants only
+KEEP_FINER_STANDING = KEEP_FINER.format(standing="calm_staging c", row="c.id")
+KEEP_FINER_FORMER = KEEP_FINER.format(standing="calm_staging c JOIN calm_verdict v USING (id)", row="v.former")
 
-# The live rows that may matter: all of the chunk's contacts, read contact by contact for the same reason.
-LIVE_OF_CONTACTS = """
-        SELECT l.* FROM (SELECT DISTINCT contact_id FROM calm_staging) c CROSS JOIN LATERAL (
-            SELECT contact_id, category, occurred_at, source_audit_id FROM contact_activity_logs
-            WHERE contact_id = c.contact_id AND origin = 'live' OFFSET 0) l"""
+# The other rows that may matter: live ones, and ours under another person's id, whom the contact was of before. All of the chunk's contacts,
+# read contact by contact for the same reason.
+OTHERS_OF_CONTACTS = """
+        SELECT l.* FROM calm_spans c CROSS JOIN LATERAL (
+            SELECT contact_id, category, occurred_at, source_audit_id, origin, id FROM contact_activity_logs
+            WHERE contact_id = c.contact_id AND (origin = 'live' OR id NOT BETWEEN c.low AND c.high) OFFSET 0) l"""
 # The same where the chunk is but a part of a contact's audits: to read all that stands there for each part would cost the more the more parts
 # are done. Those that name an audit are looked for one by one, those that name none by time.
-LIVE_OF_ROWS = """
+OTHERS_OF_ROWS = """
         SELECT l.* FROM calm_staging s CROSS JOIN LATERAL (
-            SELECT contact_id, category, occurred_at, source_audit_id FROM contact_activity_logs
-            WHERE source_audit_id = s.source_audit_id AND contact_id = s.contact_id AND origin = 'live' OFFSET 0) l
+            SELECT contact_id, category, occurred_at, source_audit_id, origin, id FROM contact_activity_logs
+            WHERE source_audit_id = s.source_audit_id AND contact_id = s.contact_id AND (origin = 'live' OR id <> s.id) OFFSET 0) l
         UNION ALL
         SELECT l.* FROM (SELECT contact_id, min(occurred_at) AS first, max(occurred_at) + %(lag)s AS last FROM calm_staging GROUP BY 1) c
         CROSS JOIN LATERAL (
-            SELECT contact_id, category, occurred_at, source_audit_id FROM contact_activity_logs
+            SELECT contact_id, category, occurred_at, source_audit_id, origin, id FROM contact_activity_logs
             WHERE contact_id = c.contact_id AND occurred_at BETWEEN c.first AND c.last AND origin = 'live' AND source_audit_id IS NULL OFFSET 0) l"""
 
 # The outcome of each staged row that is not simply new. A live row holds the audit; or one without an audit id is so close behind that it
-# may be the same.
+# may be the same; or a row of ours holds it, from when the contact was another person's.
 CLASSIFY = """
-    INSERT INTO calm_verdict (id, old_category, outcome)
-    WITH live AS MATERIALIZED ({live}),
+    INSERT INTO calm_verdict (id, old_category, outcome, former)
+    WITH others AS MATERIALIZED ({others}),
     overlapping AS MATERIALIZED (
-        SELECT s.id FROM calm_staging s JOIN live l USING (contact_id, category)
-        WHERE l.source_audit_id IS NULL AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s)
-    SELECT * FROM (
-        SELECT s.id, t.category AS old_category,
-               CASE WHEN named.source_audit_id IS NOT NULL THEN 'already_live'
+        SELECT s.id FROM calm_staging s JOIN others l USING (contact_id, category)
+        WHERE l.origin = 'live' AND l.source_audit_id IS NULL AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s)
+    SELECT id, old_category, outcome, CASE outcome WHEN 'corrected' THEN holder END FROM (
+        SELECT s.id, coalesce(t.category, held.category) AS old_category, held.id AS holder,
+               CASE WHEN held.origin = 'live' THEN 'already_live'
                     WHEN s.id IN (SELECT id FROM overlapping) THEN 'probable_overlap'
+                    WHEN held.origin = 'crm_migration' THEN 'corrected'
                     {standing} END AS outcome
         FROM calm_staging s {t}
-        LEFT JOIN live named ON named.source_audit_id = s.source_audit_id AND named.contact_id = s.contact_id) decided
+        LEFT JOIN others held ON held.source_audit_id = s.source_audit_id AND held.contact_id = s.contact_id) decided
     WHERE outcome IS NOT NULL"""
 NEW = {"t": NOTHING, "standing": ""}
 STANDING_ROWS = {
@@ -95,8 +99,11 @@ STANDING_ROWS = {
 
 def classifying(*, occupied: bool, part_of_contact: bool) -> str:
     """The statement, by whether any row stands where staged ones belong, and whether the chunk is but a part of a contact's audits."""
-    return CLASSIFY.format(live=LIVE_OF_ROWS if part_of_contact else LIVE_OF_CONTACTS, **(STANDING_ROWS if occupied else NEW))
+    return CLASSIFY.format(others=OTHERS_OF_ROWS if part_of_contact else OTHERS_OF_CONTACTS, **(STANDING_ROWS if occupied else NEW))
 
+
+# The rows whose places are taken: their contact is another person's now, and a contact has one row of an audit.
+GIVE_WAY = "DELETE FROM contact_activity_logs t USING calm_verdict v WHERE t.id = v.former AND t.origin = 'crm_migration'"
 
 # Where no row stands between the staged ids: a conflict would be somebody else's row that came meanwhile, and the transaction ends with it.
 INSERT = f"""
@@ -115,7 +122,7 @@ UPSERT = f"""{INSERT}
 # `first` is the same in every group: of all rows that stay or come, before `probable_overlap` is put aside.
 COUNT = f"""
     SELECT {OUTCOME}, s.category, s.actor_kind, v.old_category, count(*), bit_xor(uuid_hash_extended(s.digest, 0)),
-           (min(min(s.occurred_at)) FILTER (WHERE {OUTCOME} <> 'probable_overlap') OVER ())::text
+           (min(min(s.occurred_at)) FILTER (WHERE {OUTCOME} <> 'probable_overlap') OVER ())::text, count(v.former)
     FROM {STAGED} GROUP BY 1, 2, 3, 4"""  # noqa: S608 - constants only
 
 # A row of this run that was inserted after the account's run before it had committed its last. All times are the CDP's.

@@ -65,13 +65,16 @@ def test_a_part_of_a_contact_s_audits_does_not_read_all_that_stands_there(system
     contact = uuid4()
     systems.change_cdp(
         f"""INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, origin, source_audit_id, run_id)
-            SELECT gen_random_uuid(), '{NAMES["account"]}', '{contact}', 'note/create', 'system', '2025-01-01'::timestamptz + n * interval '1 minute',
-                   '{{}}', 'crm_migration', n, '{NAMES["run"]}' FROM generate_series(1, 1000) n""",
+            SELECT id::uuid, '{NAMES["account"]}', '{contact}', 'note/create', 'system', '2025-01-01'::timestamptz + n * interval '1 minute',
+                   '{{}}', 'crm_migration', n, '{NAMES["run"]}' FROM unnest('{{{",".join(ours.row_id(1, n) for n in range(1, 1001))}}}'::text[])
+            WITH ORDINALITY AS t(id, n)""",
         "ANALYZE contact_activity_logs",
     )
     with closing(Cdp()) as cdp:
         cdp.connection.execute(f"{staging.STAGING}; {staging.SPANS}; {staging.VERDICT}")
-        cdp.connection.execute(STAGED, (ours.row_id(1, 5000), contact, "note/create", "2025-06-01T00:00:00Z", 5000, uuid4()))
+        for audit in (0, 5000):
+            cdp.connection.execute(STAGED, (ours.row_id(1, audit), contact, "note/create", "2025-06-01T00:00:00Z", audit, uuid4()))
+        cdp.connection.execute(staging.FILL_SPANS)
         plans = [
             json.dumps(cdp.rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {staging.classifying(occupied=False, part_of_contact=part)}", NAMES)[0][0])
             for part in (True, False)

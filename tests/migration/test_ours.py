@@ -52,7 +52,7 @@ def test_rows_of_accounts_between_are_not_read(console, two_accounts):
         plan = explained(cdp, "SELECT FROM unnest(%s::uuid[]) c CROSS JOIN LATERAL (SELECT FROM contact_activity_logs WHERE contact_id = c OFFSET 0) l",
                          ([c for contacts in claims.values() for c in contacts],), index="contact_activity_logs_timeline")  # fmt: skip
         assert (plan["Actual Rows"], passed_over(plan)) == (len(wanted) + len(live), 0)
-        cdp.connection.execute(f"{SPANS}; CREATE TEMP TABLE calm_staging AS SELECT id FROM contact_activity_logs WHERE {there}")
+        cdp.connection.execute(f"{SPANS}; CREATE TEMP TABLE calm_staging AS SELECT id, contact_id FROM contact_activity_logs WHERE {there}")
         cdp.connection.execute(FILL_SPANS)
         assert explained(cdp, f"SELECT t.id FROM {IN_SPANS}")["Actual Rows"] == len(wanted)
 
