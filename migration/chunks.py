@@ -24,6 +24,7 @@ from migration.pipeline.records import Receipt
 from migration.states import ChunkState, RunState, check_chunk_move
 
 MOST_ATTEMPTS = 3
+TRIED_ANEW = "verification sent back the chunks that its candidates lie in"
 
 # The run's row is locked against changes of its state: once a pause or an end is asked for, nobody claims any more.
 CLAIM = """
@@ -273,9 +274,17 @@ def move(chunk: Chunk, new: ChunkState, **fields: object) -> None:
         raise LeaseLost(f"{chunk} was claimed by another worker")
 
 
-def send_back(run: Run, numbers: list[int]) -> int:
-    """Have verified chunks done again, as a new generation; the number of them."""
+def send_back(run: Run, numbers: set[int], *, with_retries: bool) -> int:
+    """Have verified chunks done again, as a new generation; the number of them.
+
+    `with_retries`: quarantined candidates of theirs were tried again. Done anew they try them themselves, so the chunks that did so count no more.
+    """
     check_chunk_move(ChunkState.DONE, ChunkState.PENDING)
+    check_chunk_move(ChunkState.DONE, ChunkState.SPLIT)
+    if with_retries:
+        retries = run.chunks.filter(pairs__isnull=False, state=ChunkState.DONE)
+        QuarantinedCandidate.objects.filter(chunk__in=retries).delete()
+        retries.update(state=ChunkState.SPLIT, expected=0, reason=TRIED_ANEW)
     return Chunk.objects.filter(run=run, number__in=numbers, state=ChunkState.DONE).update(
         state=ChunkState.PENDING, generation=F("generation") + 1, attempts=0, reason="verification sent it back", ended_at=None
     )

@@ -20,6 +20,7 @@ from migration.models import QuarantinedCandidate, Run, Waiver
 from migration.ours import Key, There
 from migration.pipeline.flow import World, remap
 from migration.planning import next_size
+from migration.shares import Shares
 from migration.source_audits import Told, says_nothing, source_ids, source_keys
 
 PERSONS_AT_FIRST, PERSONS_AT_ONCE = 2000, 5000  # the more, the fewer pages of the source are read twice
@@ -45,6 +46,8 @@ class Verification:
     stale_keys: list[Key] = field(default_factory=list)
     misfit_rows: set[str] = field(default_factory=set)
     lacking: list[Key] = field(default_factory=list)
+    uneven: set[int] = field(default_factory=set)  # numbers of chunks that do not account for what the source has there
+    tried_again: set[int] = field(default_factory=set)  # numbers of chunks of whose candidates some were tried again
 
     @property
     def stale(self) -> int:
@@ -59,7 +62,7 @@ class Verification:
     @property
     def may_be_mended(self) -> bool:
         """Whether loading chunks again can change what disagrees: a row that nobody would write is not written over either."""
-        return bool(self.missing or self.differing) or self.candidates != self.accounted
+        return bool(self.missing or self.differing or self.uneven)
 
     def as_json(self) -> dict[str, object]:
         """What is stored with the run; the keys themselves are kept elsewhere."""
@@ -76,7 +79,7 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
 
     A dry run has no rows to look for: there the fresh count alone is compared.
     """
-    found, seams = Verification(accounted=ledger.outcomes), boundary.begun(world)
+    found, seams, shares = Verification(accounted=ledger.outcomes), boundary.begun(world), Shares(run)
     sample = Sampler(SAMPLE, run.uuid)
     aside = set_aside(run)
     put_aside = {person for person, _ in aside}
@@ -85,7 +88,9 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
         asked = Meanwhile(partial(source_ids, world, list(batch.claims), world.links.of(batch.claims)))
         there = ours.of_contacts(world.cdp, world.account_id, batch.claims)
         source = asked.result()
-        found.candidates += sum(told.number for told in source.values())
+        for person, told in source.items():
+            found.candidates += told.number
+            shares.count(person, told.number)
         for person in sorted(source):
             ids = source[person].ids
             sample.offer(person, less(ids, person, aside) if person in put_aside else ids)
@@ -101,13 +106,18 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
         for person, audit in found.lacking[:EXAMPLES]:
             found.example(f"audit {audit} of CRM person {person} has no row and no other outcome")
         map_again(sample.chosen, world, found)
-    found.agrees = not (found.missing or found.differing or found.misfits) and found.candidates == found.accounted
+    found.uneven, found.tried_again = shares.uneven(), set(shares.tried_again.chunks)
+    found.agrees = not (found.missing or found.differing or found.misfits or found.uneven) and found.candidates == found.accounted
     return found, seams
 
 
 def look_for_strays(run: Run, world: World, ledger: Ledger, found: Verification) -> None:
-    """Rows of ours whose person left the account. Not looked for where there can be none: all that the account's one run loaded was found."""
-    if ours.runs_of(world.cdp, run.account) != {run.uuid} or found.rows != ledger.written + ledger.corrected + ledger.unchanged:
+    """Rows of ours whose person left the account. Not looked for where there can be none: all that the account's one run loaded was found.
+
+    What it loaded before chunks were done anew the ledger does not tell any more.
+    """
+    only_run = ours.runs_of(world.cdp, run.account) == {run.uuid} and not run.chunks.filter(generation__gt=1).exists()
+    if not only_run or found.rows != ledger.loaded:
         others, misfits = ours.strays(world.cdp, run.account)
         found.stale_keys = sorted({*found.stale_keys, *others})
         add_misfits(misfits, found)

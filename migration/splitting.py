@@ -145,5 +145,5 @@ def most_fail(run: Run) -> bool:
 def failed(chunk: Chunk) -> bool:
     """Failed, split, or done only by putting its candidate aside."""
     if chunk.state == ChunkState.SPLIT:
-        return chunk.reason != SMALLER
+        return chunk.reason not in (SMALLER, chunks.TRIED_ANEW)
     return chunk.state == ChunkState.FAILED or bool(chunk.state == ChunkState.DONE and chunk.reason)

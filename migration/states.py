@@ -72,7 +72,7 @@ RUN_MOVES: dict[tuple[RunState, RunState], str] = {
     (R.INTERRUPTED, R.PLANNED): "it is started again before its chunks were cut",
     (R.INTERRUPTED, R.RUNNING): "it is started again, or the outage is over",
     (R.INTERRUPTED, R.CANCELLED): "a newer run takes its place",
-    (R.VERIFYING, R.RUNNING): "verification sent chunks back, once",
+    (R.VERIFYING, R.RUNNING): "verification sent chunks back",
     (R.VERIFYING, R.SUCCEEDED): "the ledger balances, verification agrees, nothing is quarantined",
     (R.VERIFYING, R.PARTIAL): "the ledger balances and verification agrees, but candidates are quarantined",
     (R.VERIFYING, R.FAILED): "the ledger or verification disagrees",
@@ -100,6 +100,7 @@ CHUNK_MOVES: dict[tuple[ChunkState, ChunkState], str] = {
     (C.LEASED, C.FAILED): "its rows read back differ a second time, or its last attempt failed and no candidate is to blame",
     (C.FAILED, C.PENDING): "a person has it tried again",
     (C.DONE, C.PENDING): "verification sent it back",
+    (C.DONE, C.SPLIT): "it tried quarantined candidates again, and verification sent back the chunks that these lie in",
 }
 
 ACTIVE = (R.PLANNED, R.RUNNING, R.PAUSING, R.PAUSED, R.INTERRUPTED, R.VERIFYING, R.CANCELLING, R.WITHDRAWING)  # one such run per account

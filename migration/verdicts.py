@@ -3,20 +3,23 @@
 from datetime import datetime
 from typing import Any
 
+from django.db import transaction
+
 from migration import boundary, chunks, reconcile
 from migration.models import Run, StaleRow
 from migration.pipeline.rows import row_id
 from migration.runs import move
 from migration.states import RunReason, RunState
 
+MOST_ROUNDS = 5  # verifications of a run
 
+
+@transaction.atomic
 def conclude(run: Run, found: reconcile.Verification, seam: boundary.Boundary, *, by: str, now: datetime) -> None:
-    """Succeeded, partial or failed; or, once, the chunks of what is missing sent back."""
+    """Succeeded, partial or failed; or the chunks sent back that what disagrees lies in."""
     remember_stale(run, found)
-    # Chunks that tried quarantined candidates again stand beside the ones that quarantined them: done anew, the two would count twice.
-    first_time = run.verification is None and not run.chunks.filter(pairs__isnull=False).exists()
     fields: dict[str, Any] = {
-        "verification": found.as_json(),
+        "verification": found.as_json() | {"rounds": rounds(run) + 1},
         "candidates": found.candidates,
         "stale": found.stale,
         "boundary": seam.as_json(),
@@ -27,8 +30,8 @@ def conclude(run: Run, found: reconcile.Verification, seam: boundary.Boundary, *
         move(run, RunState.PARTIAL, by=by, now=now, code=RunReason.QUARANTINED, reason=quarantined_sentence(quarantined), **fields)
     elif found.agrees:
         move(run, RunState.SUCCEEDED, by=by, now=now, **fields)
-    elif first_time and found.may_be_mended and (back := chunks.send_back(run, chunks_to_repeat(run, found.lacking))):
-        reason = f"Verification found {found.candidates} candidates, the ledger {found.accounted}; {back} chunks are done again."
+    elif may_be_mended(run, found) and (back := repeat(run, found)):
+        reason = f"Verification found {found.candidates} candidates, the ledger {found.accounted}; {some(back, 'chunk')} done again."
         move(run, RunState.RUNNING, by=by, now=now, reason=reason, **fields)
     else:
         code = RunReason.VERIFICATION_DISAGREES if found.missing or found.differing or found.misfits else RunReason.LEDGER_UNBALANCED
@@ -46,21 +49,47 @@ def remember_stale(run: Run, found: reconcile.Verification) -> None:
     StaleRow.objects.bulk_create(rows, batch_size=2000)
 
 
-def chunks_to_repeat(run: Run, lacking: list[reconcile.Key]) -> list[int]:
-    """Chunks that the missing candidates lie in; all of them where only the counts differ, or sampled rows do."""
-    if not lacking:
-        return list(run.chunks.values_list("number", flat=True))
-    numbers = set()
-    for number, first, last, audit_from, audit_to in run.chunks.values_list("number", "person_from", "person_to", "audit_from", "audit_to"):
-        for person, audit in lacking:
+def rounds(run: Run) -> int:
+    """How often the run has been verified since a person last had it tried again."""
+    return run.verification.get("rounds", 1) if run.verification else 0
+
+
+def may_be_mended(run: Run, found: reconcile.Verification) -> bool:
+    """Whether doing chunks again may help: it has not been tried, or what disagrees now is not what disagreed then.
+
+    In a CRM at work candidates come and go while chunks are done again, which takes the less time the fewer they are.
+    """
+    if not run.verification:
+        return found.may_be_mended
+    before = tuple(run.verification[name] for name in ("candidates", "accounted", "missing"))
+    is_new = before != (found.candidates, found.accounted, found.missing)
+    return found.may_be_mended and not found.differing and is_new and rounds(run) + 1 < MOST_ROUNDS
+
+
+def repeat(run: Run, found: reconcile.Verification) -> int:
+    """Send back what disagrees; how many chunks. What was tried again stands beside the chunks that had quarantined it: all of them go together."""
+    numbers = chunks_to_repeat(run, found)
+    with_retries = not numbers.isdisjoint(found.tried_again)
+    return chunks.send_back(run, numbers | found.tried_again if with_retries else numbers, with_retries=with_retries)
+
+
+def chunks_to_repeat(run: Run, found: reconcile.Verification) -> set[int]:
+    """Chunks that what is missing or counted otherwise lies in; all of them where sampled rows differ."""
+    if found.differing:
+        return set(run.chunks.filter(pairs__isnull=True).values_list("number", flat=True))
+    numbers = set(found.uneven)
+    ranges = run.chunks.filter(pairs__isnull=True)
+    for number, first, last, audit_from, audit_to in ranges.values_list("number", "person_from", "person_to", "audit_from", "audit_to"):
+        for person, audit in found.lacking:
             if first <= person <= last and (audit_from or 0) <= audit and (audit_to is None or audit < audit_to):
                 numbers.add(number)
                 break
-    return sorted(numbers)
+    return numbers
 
 
 def disagreement(found: reconcile.Verification) -> str:
     parts = [f"the source has {found.candidates} candidates, the ledger {found.accounted}"] if found.candidates != found.accounted else []
+    parts += [f"{some(len(found.uneven), 'chunk')} uneven with the source"] if found.uneven and not parts else []
     parts += [f"{some(found.missing, 'candidate')} missing in the CDP"] if found.missing else []
     parts += [f"{found.differing} of {found.sampled} sampled rows differ from what mapping them again gives"] if found.differing else []
     parts += [f"{some(found.misfits, 'row')} under an id or an account that is not its own"] if found.misfits else []

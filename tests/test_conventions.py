@@ -41,6 +41,7 @@ LAYERS = (
     ("migration.link_source",),
     ("migration.links", "migration.ours"),
     ("migration.ledger", "migration.planning", "migration.progress"),
+    ("migration.shares",),
     ("migration.boundary", "migration.reconcile", "migration.reports", "migration.source_audits", "migration.worlds"),
     ("migration.summaries", "migration.tallies"),
     ("migration.chunks", "migration.fences", "migration.leases"),

@@ -1,0 +1,205 @@
+"""A CRM and a CDP at work: candidates and contacts that come and go while a run works, and contacts that become another person's."""
+
+from collections.abc import Callable
+
+import pytest
+
+from migration import ledger, runs, steps
+from migration.models import Account, Run
+from migration.states import FINISHED, ChunkState, RunMode, RunState
+from tests.conftest import Systems, rows, run_sql
+from tests.migration.conftest import OWNER, now, run_account
+from tests.migration.hard_rows import FIRST, ORGANISATION, few_contacts, insert, new_contact
+from tests.migration.test_hard_links import DEAL, JOIN
+from tests.migration.test_quarantine import retry
+
+OTHERS = 900_011  # CRM persons that the sample does not know, from here on
+
+
+def work(run: Run, meanwhile: Callable[[int], None]) -> Run:
+    """Work on the run until it ends; `meanwhile` is called before each of its verifications, with how many there were before."""
+    times = 0
+    while run.state not in FINISHED:
+        if run.state == RunState.VERIFYING:
+            meanwhile(times)
+            times += 1
+        steps.step(run, owner=OWNER)
+        run.refresh_from_db()
+    return run
+
+
+def start(mode: RunMode = RunMode.PRODUCTION, chunk_size: int = 20) -> Run:
+    return runs.start(runs.Wish(Account.objects.get(crm_organization_id=ORGANISATION), mode, chunk_size), by="tester", now=now())
+
+
+def ours(systems: Systems) -> list[tuple]:
+    """Whole rows but for the run."""
+    return [row[:-1] for row in systems.activities("origin = 'crm_migration'")]
+
+
+def loaded_afresh(systems: Systems) -> list[tuple]:
+    """What a first run into a CDP without rows of ours would write."""
+    run_sql(systems.cdp, "DELETE FROM contact_activity_logs WHERE origin = 'crm_migration'")
+    assert run_account(ORGANISATION).state == RunState.SUCCEEDED
+    return ours(systems)
+
+
+# --- what comes and goes --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(console) -> Systems:
+    few_contacts(console)
+    return console
+
+
+@pytest.mark.parametrize("mode", RunMode)
+def test_audits_that_are_purged_before_each_verification_end_no_run_and_only_their_chunks_are_done_again(few, mode):
+    insert(few, [{"auditable_id": person} for person in (1, 2, 3) for _ in range(25)])
+    run = start(mode)
+
+    def purge(times: int) -> None:
+        few.change_crm(f"DELETE FROM audits WHERE id = {FIRST + times * 25}" if times < 3 else "SELECT")
+
+    work(run, purge)
+    assert run.state == RunState.SUCCEEDED, run.reason
+    assert run.verification["rounds"] == 4
+    found = ledger.of(run)
+    assert found.balances and found.candidates == run.verification["candidates"]
+    assert sorted(run.stale_rows.values_list("audit_id", flat=True)) == ([FIRST, FIRST + 25, FIRST + 50] if run.writes else [])
+    generations = set(run.chunks.exclude(state=ChunkState.SPLIT).values_list("generation", flat=True))
+    assert generations == {1, 2}, "each vanished but once, and nothing else was done again"
+
+
+def test_a_contact_that_goes_before_each_verification_ends_no_run(few):
+    run = start()
+    work(run, lambda times: few.change_cdp(f"UPDATE contacts SET source_id = NULL WHERE source_id = {times + 1}") if times < 2 else None)
+    assert run.state == RunState.SUCCEEDED, run.reason
+    assert ledger.of(run).balances
+    assert set(run.stale_rows.values_list("person_id", flat=True)) == {1, 2}
+
+
+def test_what_comes_and_goes_without_an_end_is_never_called_done(few):
+    insert(few, [{} for _ in range(30)])
+    run = work(start(), lambda times: few.change_crm(f"DELETE FROM audits WHERE id = {FIRST + times}"))
+    assert (run.state, run.verification["rounds"]) == (RunState.FAILED, 5)
+    assert "candidates, the ledger" in run.reason
+
+
+def test_one_that_came_and_one_that_went_are_not_taken_for_each_other(few):
+    """In a dry run nothing but numbers is compared."""
+    insert(few, [{"auditable_id": 1}])
+    run = start(RunMode.DRY_RUN)
+
+    def swap(times: int) -> None:
+        if not times:
+            few.change_crm(f"UPDATE audits SET auditable_id = 9 WHERE id = {FIRST}")
+
+    work(run, swap)
+    assert (run.state, run.verification["rounds"]) == (RunState.SUCCEEDED, 2)
+
+
+def test_a_purge_between_a_partial_run_and_its_retry_is_settled_by_the_retry(few):
+    note = {"auditable_type": "Crm::Note", "auditable_id": 7001, "associated_type": "Crm::Person", "created_at": None}
+    insert(few, [note | {"associated_id": person} for person in (1, 1, 2)] + [{"auditable_id": person} for person in (1, 3)])
+    run = work(start(), lambda times: None)
+    assert run.state == RunState.PARTIAL
+    few.change_crm(
+        f"DELETE FROM audits WHERE id >= {FIRST + 3}",
+        f"UPDATE audits SET created_at = '2024-01-01' WHERE id IN ({FIRST}, {FIRST + 2})",
+    )
+    retry()
+    run.refresh_from_db()
+    assert run.state == RunState.PARTIAL, run.reason
+    assert list(run.quarantined.values_list("audit_id", flat=True)) == [FIRST + 1]
+    found = ledger.of(run)
+    assert found.balances and found.quarantined == {"time_missing": 1}
+    assert sorted(run.stale_rows.values_list("audit_id", flat=True)) == [FIRST + 3, FIRST + 4]
+    assert run.chunks.filter(pairs__isnull=False).values_list("state", flat=True).get() == ChunkState.SPLIT
+    told = "SELECT source_audit_id FROM contact_activity_logs WHERE source_audit_id >= %s AND origin = 'crm_migration' ORDER BY 1"
+    assert [row[0] for row in rows(few.cdp, told, (FIRST,))] == [FIRST, FIRST + 2, FIRST + 3, FIRST + 4]
+    few.change_crm(f"UPDATE audits SET created_at = '2024-01-01' WHERE id = {FIRST + 1}")
+    retry()
+    run.refresh_from_db()
+    assert run.state == RunState.SUCCEEDED, run.reason
+    assert ledger.of(run).balances
+
+
+# --- contacts that become another person's --------------------------------------------------------------------------
+
+
+def deal_of(*persons: int) -> list[dict]:
+    """One deal that these persons are linked to, with a hundred audits; and audits of their own."""
+    links = [
+        JOIN | {"auditable_id": 8001 + at, "audited_changes": f'{{"crm_deal_id": 9001, "crm_person_id": {each}}}'}
+        for at, each in enumerate(persons)
+    ]
+    return [*links, *[DEAL] * 100, *({"auditable_id": each} for each in persons)]
+
+
+@pytest.mark.parametrize("chunk_size", [20, 2000])
+def test_a_contact_that_is_another_persons_now_keeps_the_audits_that_both_share(few, chunk_size):
+    insert(few, deal_of(OTHERS, OTHERS + 1))
+    contact = new_contact(few, OTHERS)
+    first = run_account(ORGANISATION, chunk_size=chunk_size)
+    few.change_cdp(f"UPDATE contacts SET source_id = {OTHERS + 1} WHERE id = '{contact}'")
+    foreseen = run_account(ORGANISATION, RunMode.DRY_RUN, chunk_size=chunk_size)
+    run = run_account(ORGANISATION, chunk_size=chunk_size)
+    assert run.state == RunState.SUCCEEDED, run.reason
+    assert ledger.of(foreseen).as_json() == ledger.of(run).as_json()
+    assert (ledger.of(run).corrected, ledger.of(run).written) == (100, 2)
+    assert ledger.of(run).recategorised == {"deal/update -> deal/update": 100}
+    own = {FIRST, FIRST + 102}  # of the former person: their link to the deal, and what is theirs alone
+    assert set(run.stale_rows.values_list("person_id", "audit_id")) == {(OTHERS, audit) for audit in own}
+    stands = [row for row in ours(few) if row[11] not in own]
+    assert stands == loaded_afresh(few)
+    assert ledger.of(first).balances
+
+
+@pytest.mark.parametrize("chunk_size", [20, 2000])
+def test_two_contacts_that_were_taken_for_each_other_are_put_right(few, chunk_size):
+    insert(few, deal_of(OTHERS, OTHERS + 1))
+    one, other = new_contact(few, OTHERS), new_contact(few, OTHERS + 1)
+    run_account(ORGANISATION, chunk_size=chunk_size)
+    few.change_cdp(
+        f"UPDATE contacts SET source_id = CASE id WHEN '{one}' THEN {OTHERS + 1} ELSE {OTHERS} END WHERE id IN ('{one}', '{other}')"
+    )
+    run = run_account(ORGANISATION, chunk_size=chunk_size)
+    assert run.state == RunState.SUCCEEDED, run.reason
+    assert (run.stale, ledger.of(run).quarantined) == (0, {})
+    assert ledger.of(run).corrected + ledger.of(run).written == 204
+    assert ours(few) == loaded_afresh(few)
+    assert ledger.of(run_account(ORGANISATION)).unchanged >= 204
+
+
+def test_what_the_row_of_the_former_person_tells_more_finely_stays(few):
+    insert(few, deal_of(OTHERS, OTHERS + 1))
+    contact = new_contact(few, OTHERS)
+    run_account(ORGANISATION)
+    [before] = few.activities(f"source_audit_id = {FIRST + 50}")
+    few.change_cdp(f"UPDATE contacts SET source_id = {OTHERS + 1} WHERE id = '{contact}'")
+    comment = "E'\\nThis audit is the result of multiple audits being combined.'"
+    few.change_crm(
+        f"""UPDATE audits SET audited_changes = '{{"amount": ["0.1", "2.0"], "name": ["a", "b"]}}', comment = {comment} WHERE id = {FIRST + 50}"""
+    )
+    run = run_account(ORGANISATION)
+    assert run.state == RunState.SUCCEEDED, run.reason
+    [after] = few.activities(f"source_audit_id = {FIRST + 50}")
+    assert (after[0] != before[0], after[1:-1]) == (True, before[1:-1])
+
+
+def test_a_live_row_at_a_contact_that_became_another_persons_stays_the_live_syncs(few):
+    insert(few, deal_of(OTHERS, OTHERS + 1))
+    contact = new_contact(few, OTHERS)
+    run_account(ORGANISATION)
+    few.change_cdp(
+        f"DELETE FROM contact_activity_logs WHERE source_audit_id = {FIRST + 50}",
+        f"""INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, context, origin, source_audit_id)
+            SELECT gen_random_uuid(), account_id, id, 'deal/update', 'system', now(), '{{}}', '{{}}', 'live', {FIRST + 50}
+            FROM contacts WHERE id = '{contact}'""",
+        f"UPDATE contacts SET source_id = {OTHERS + 1} WHERE id = '{contact}'",
+    )
+    live = few.activities(f"source_audit_id = {FIRST + 50}")
+    run = run_account(ORGANISATION)
+    assert run.state == RunState.SUCCEEDED, run.reason
+    assert (ledger.of(run).already_live, few.activities(f"source_audit_id = {FIRST + 50}")) == (1, live)
