@@ -1,6 +1,11 @@
-"""The CRM's audits of join rows, as the LinkIndex reads them: in the order of the rows' ids, by row, or by what is new."""
+"""The CRM's audits of join rows, as the LinkIndex reads them: in the order of the rows' ids, by row, or by what is new.
+
+A join row is kept under its id. One whose id is no number from zero up (a UUID in a text column) is kept under a number made of it, beyond all
+others; an audit that names no row is a row of its own.
+"""
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from psycopg import sql
@@ -12,6 +17,9 @@ from migration.pipeline.queries import literals
 from migration.pipeline.reading import changes_reader, values
 
 BATCH = 5_000  # audits of join rows at a time
+ROWS_AT_ONCE = 500  # whose whole history is asked for
+ODD, NAMELESS = 1 << 61, 1 << 62  # where the numbers begin of rows whose id is none, and of audits without a row
+NUMBER = "'^(0|[1-9][0-9]{0,17})$'"
 
 
 class Source:
@@ -23,7 +31,15 @@ class Source:
         self.deal_classes = set(mapping.classes(Role.DEAL))
         self.read = changes_reader(crm.shape)
         self.id_is_text = crm.shape.record_id in TEXTS
-        self.record_id = sql.SQL("auditable_id::bigint" if self.id_is_text else "auditable_id")
+        self.is_odd = sql.SQL(f"auditable_id !~ {NUMBER}" if self.id_is_text else "auditable_id < 0")
+        # The id where it is a number; as the column has it, so that the index serves.
+        self.number = sql.SQL(f"CASE WHEN auditable_id ~ {NUMBER} THEN auditable_id::bigint END" if self.id_is_text else "auditable_id")
+        self.row = sql.SQL(
+            """CASE WHEN auditable_id IS NULL THEN {nameless} + id::bigint
+                    WHEN {is_odd} THEN {odd} + (hashtextextended(auditable_id::text, 0) & {bits}) ELSE {number} END"""
+        ).format(
+            nameless=sql.Literal(NAMELESS), is_odd=self.is_odd, odd=sql.Literal(ODD), bits=sql.Literal(ODD // 2 - 1), number=self.number
+        )
 
     def highest_audit(self) -> int:
         return self.crm.rows("SELECT coalesce(max(id), 0) FROM audits")[0][0]
@@ -42,33 +58,65 @@ class Source:
         return self.crm.rows(statement.format(low=sql.Literal(low), high=sql.Literal(high), classes=literals(self.classes)))[0][0]
 
     def next_cut(self, after: int) -> int | None:
-        """The join-row id up to which the next batch goes: about BATCH audits of the class that has most; None at the end."""
+        """The join-row id up to which the next batch goes: about BATCH audits of the class that has most; None after the last number."""
         statement = sql.SQL(
             "SELECT max(id) FROM (SELECT {id} AS id FROM audits WHERE auditable_type = {name} AND {id} > {after} ORDER BY {id} LIMIT {batch}) batch"
         )
         tops = []
         for name in self.classes:
             found = self.crm.rows(
-                statement.format(id=self.record_id, name=sql.Literal(name), after=sql.Literal(after), batch=sql.Literal(BATCH))
+                statement.format(id=self.number, name=sql.Literal(name), after=sql.Literal(after), batch=sql.Literal(BATCH))
             )[0][0]
             if found is not None:
                 tops.append(found)
         return min(tops) if tops else None
 
     def between(self, after: int, upper: int) -> sql.Composed:
-        return sql.SQL("{id} > {after} AND {id} <= {upper}").format(id=self.record_id, after=sql.Literal(after), upper=sql.Literal(upper))
+        return sql.SQL("{id} > {after} AND {id} <= {upper}").format(id=self.number, after=sql.Literal(after), upper=sql.Literal(upper))
 
-    def of_rows(self, rows: list[tuple[Role, int]]) -> sql.Composed:
-        ids = sorted({row for _, row in rows})
+    def odd(self) -> Iterator[sql.Composed]:
+        """Every join row whose id is no number, and every audit without a row, some at a time; after what `next_cut` finds."""
+        statement = sql.SQL(
+            """SELECT auditable_id FROM audits WHERE auditable_type = {name} AND {is_odd} AND ({after}::{kind} IS NULL OR auditable_id > {after})
+               ORDER BY auditable_id LIMIT {batch}"""
+        )
+        kind, batch = sql.SQL("text" if self.id_is_text else "bigint"), sql.Literal(BATCH)
+        for name in self.classes:
+            last = None
+            while found := [
+                row[0]
+                for row in self.crm.rows(
+                    statement.format(name=sql.Literal(name), is_odd=self.is_odd, after=sql.Literal(last), kind=kind, batch=batch)
+                )
+            ]:
+                yield from self.of_rows(found)
+                last = found[-1]
+        yield from self.nameless(0, self.highest_audit() + 1)
+
+    def nameless(self, low: int, high: int) -> Iterator[sql.Composed]:
+        """The audits without a row, from id `low` (inclusive) to `high` (exclusive), some at a time."""
+        statement = sql.SQL(
+            """SELECT max(id) FROM (SELECT id FROM audits WHERE auditable_type IN ({classes}) AND auditable_id IS NULL AND id >= {low} AND id < {high}
+                                    ORDER BY id LIMIT {batch}) batch"""
+        )
+        names = {"classes": literals(self.classes), "high": sql.Literal(high), "batch": sql.Literal(BATCH)}
+        while (last := self.crm.rows(statement.format(low=sql.Literal(low), **names))[0][0]) is not None:
+            yield sql.SQL("auditable_id IS NULL AND id >= {} AND id <= {}").format(sql.Literal(low), sql.Literal(last))
+            low = last + 1
+
+    def of_rows(self, ids: Iterable[int | str]) -> Iterator[sql.Composed]:
+        """The join rows with these ids, as the column has them, some hundred at a time."""
+        wanted = sorted(set(ids))
         kind = sql.SQL("text[]" if self.id_is_text else "bigint[]")
-        return sql.SQL("auditable_id = ANY({}::{})").format(sql.Literal("{" + ",".join(map(str, ids)) + "}"), kind)
+        for at in range(0, len(wanted), ROWS_AT_ONCE):
+            yield sql.SQL("auditable_id = ANY({}::{})").format(sql.Literal(wanted[at : at + ROWS_AT_ONCE]), kind)
 
     def histories(self, which: sql.Composed) -> dict[tuple[Role, int], History]:
         """The whole history of each join row that `which` selects."""
         statement = sql.SQL(
-            """SELECT id, auditable_type, {id}, action, audited_changes::text, associated_type, associated_id::text
+            """SELECT id, auditable_type, {row}, action, audited_changes::text, associated_type, associated_id::text
                FROM audits WHERE auditable_type IN ({classes}) AND {which}"""
-        ).format(id=self.record_id, classes=literals(self.classes), which=which)
+        ).format(row=self.row, classes=literals(self.classes), which=which)
         grouped: dict[tuple[Role, int], list[JoinAudit]] = defaultdict(list)
         for audit_id, name, row, action, text, associated, associated_id in self.crm.rows(statement):
             hint = number(associated_id) if associated in self.deal_classes else None
@@ -97,9 +145,11 @@ class Source:
                 return below if lowest is None else lowest
             below = lowest - 1
 
-    def changed_rows(self, low: int, high: int) -> list[tuple[Role, int]]:
-        """Join rows with an audit from id `low` (inclusive) to `high` (exclusive), by primary key."""
-        statement = sql.SQL(
-            "SELECT DISTINCT auditable_type, {id} FROM audits WHERE id >= {low} AND id < {high} AND auditable_type IN ({classes})"
-        ).format(id=self.record_id, low=sql.Literal(low), high=sql.Literal(high), classes=literals(self.classes))
-        return sorted({(self.mapping.role_of[name], row) for name, row in self.crm.rows(statement)})
+    def changed_rows(self, low: int, high: int) -> Iterator[sql.Composed]:
+        """Join rows with an audit from id `low` (inclusive) to `high` (exclusive), by primary key, some hundred at a time."""
+        statement = sql.SQL("SELECT DISTINCT auditable_id FROM audits WHERE id >= {low} AND id < {high} AND auditable_type IN ({classes})")
+        names = {"low": sql.Literal(low), "high": sql.Literal(high), "classes": literals(self.classes)}
+        ids = {row for (row,) in self.crm.rows(statement.format(**names))}
+        yield from self.of_rows(ids - {None})
+        if None in ids:
+            yield from self.nameless(low, high)

@@ -16,7 +16,7 @@ from migration.states import FINISHED, ChunkState, Reason, RunMode, RunState
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 WATERMARK = dict.fromkeys(("contact", "deal", "task", "ticket", "note"), "2026-03-01T12:00:00+00:00")
-numbers = count(1)
+numbers = count(1001)  # no organisation of the sample
 
 
 def superuser(name: str = "root") -> User:

@@ -5,6 +5,7 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
+from migration import link_source
 from migration.admin import links
 from migration.admin.display import NOTHING, duration, moment, number, pill
 from migration.admin.filters import ByNumber
@@ -99,7 +100,7 @@ class LinkOddityAdmin(RecordAdmin):
 
     @admin.display(description="join row in the CRM", ordering="join_row")
     def row(self, oddity: LinkOddity) -> str:
-        return str(oddity.join_row)
+        return str(oddity.join_row) if oddity.join_row < link_source.ODD else "id is no number"
 
     @admin.display(description="kind", ordering="kind")
     def shown_kind(self, oddity: LinkOddity) -> str:
