@@ -14,7 +14,8 @@ from calm_console.faults import sentence
 # Connection, resources, shutdown, system, recovery conflict, idle timeout, a lock that somebody else holds.
 GOES_AWAY = ("08", "53", "57P", "58", "40001", "25P03", "55P03")
 
-BROKEN_OFF = (None, "40001", "57P01")  # the connection went, a conflict with recovery, the session was ended
+# The connection went, a conflict with recovery, a statement took too long or was cancelled, the session was ended.
+BROKEN_OFF = (None, "40001", "57014", "57P01")
 
 
 class Outage(RuntimeError):
@@ -40,8 +41,6 @@ def translated(variable: str) -> Iterator[None]:
         yield
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise Misconfigured(sentence(variable, error)) from error
-    except psycopg.errors.QueryCanceled as error:
-        raise Outage(sentence(variable, error)) from error
     except psycopg.Error as error:
         if error.sqlstate in BROKEN_OFF and not isinstance(error, psycopg.DataError):  # psycopg's own, of a value that it cannot read
             raise BrokenOff(sentence(variable, error), variable) from error

@@ -36,11 +36,11 @@ AWAY = f"""
     SELECT id::text, {PERSON}, source_audit_id, account_id = %(account)s FROM contact_activity_logs
     WHERE contact_id = ANY(%(contacts)s::uuid[]) AND origin = 'crm_migration' ORDER BY id"""  # noqa: S608 - constants only
 
-# Through the index on run_id. A row whose person a contact of the account claims is none.
+# Through the index on run_id. A row at a contact of the account that claims its person is none.
 STRAYS = f"""
     SELECT id::text, {PERSON}, source_audit_id, true FROM contact_activity_logs
-    WHERE run_id = ANY(%(runs)s) AND account_id = %(account)s AND origin = 'crm_migration' AND {PERSON} NOT IN (
-        SELECT source_id FROM contacts WHERE account_id = %(account)s AND source = 'crm' AND source_id >= 0)
+    WHERE run_id = ANY(%(runs)s) AND account_id = %(account)s AND origin = 'crm_migration' AND (contact_id, {PERSON}) NOT IN (
+        SELECT id, source_id FROM contacts WHERE account_id = %(account)s AND source = 'crm' AND source_id >= 0)
     ORDER BY id"""  # noqa: S608 - constants only
 
 
@@ -123,5 +123,5 @@ def runs_of(cdp: Cdp, account: Account) -> set[UUID]:
 
 
 def strays(cdp: Cdp, account: Account) -> Found:
-    """Rows of ours whose person no contact of the account claims any more, wherever they stand."""
+    """Rows of ours that stand at no contact of the account that claims their person, wherever else they stand."""
     return told_apart(cdp.rows(STRAYS, {"runs": list(runs_of(cdp, account)), "account": account.cdp_id}))

@@ -172,6 +172,19 @@ def test_two_contacts_that_were_taken_for_each_other_are_put_right(few, chunk_si
     assert ledger.of(run_account(ORGANISATION)).unchanged >= 204
 
 
+def test_a_purged_audits_row_at_a_contact_that_is_nobodys_any_more_is_stale(few):
+    insert(few, [{"auditable_id": OTHERS}, {"auditable_id": OTHERS}])
+    former = new_contact(few, OTHERS)
+    run_account(ORGANISATION)
+    few.change_cdp(f"UPDATE contacts SET source_id = NULL WHERE id = '{former}'")
+    new_contact(few, OTHERS)
+    few.change_crm(f"DELETE FROM audits WHERE id = {FIRST}")
+    run = run_account(ORGANISATION)
+    assert run.state == RunState.SUCCEEDED, run.reason
+    assert ledger.of(run).corrected == 1
+    assert list(run.stale_rows.values_list("person_id", "audit_id")) == [(OTHERS, FIRST)]
+
+
 def test_what_the_row_of_the_former_person_tells_more_finely_stays(few):
     insert(few, deal_of(OTHERS, OTHERS + 1))
     contact = new_contact(few, OTHERS)
