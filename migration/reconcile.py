@@ -67,7 +67,7 @@ class Verification:
     def as_json(self) -> dict[str, object]:
         """What is stored with the run; the keys themselves are kept elsewhere."""
         names = ("candidates", "accounted", "missing", "stale", "sampled", "differing", "misfits", "examples", "agrees")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"uneven": len(self.uneven)}
 
     def example(self, sentence: str) -> None:
         if len(self.examples) < EXAMPLES:

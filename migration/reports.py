@@ -1,6 +1,7 @@
 """A run as one report: the object that `--json` prints (SPEC section 8), and the same in words for a terminal."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from migration import ledger
 from migration.ledger import Ledger
@@ -98,6 +99,12 @@ def verdict(run: Run) -> str:
         return f"{found['candidates']:,} candidates counted afresh on the source, {found['accounted']:,} in the ledger"
     if found["agrees"]:
         return f"agrees: {found['candidates']:,} candidate keys read afresh and found, {found['sampled']:,} rows mapped again and equal"
+    numbers = f"{found['candidates']:,} candidates on the source, {found['accounted']:,} in the ledger; " if is_uneven(found) else ""
     misfits = f"{found['misfits']:,} under an id or an account not their own; " if found.get("misfits") else ""
     counts = f"{found['missing']:,} missing, {found['differing']:,} of {found['sampled']:,} sampled rows differ; {misfits}"
-    return f"DISAGREES: {counts}{'; '.join(found['examples'])}"
+    return f"DISAGREES: {numbers}{counts}{'; '.join(found['examples'])}"
+
+
+def is_uneven(found: dict[str, Any]) -> bool:
+    """Whether source and ledger differ in number, be it in a chunk's range only."""
+    return bool(found["candidates"] != found["accounted"] or found.get("uneven"))

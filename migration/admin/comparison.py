@@ -30,6 +30,10 @@ def figures(run: Run) -> Iterator[Figure]:
     rows = found if run.writes else {}
     yield Figure("candidates", found["candidates"], "counted afresh on the source, by a query of its own")
     yield Figure("accounted", found["accounted"], "candidates that have an outcome in the ledger", differs)
+    if found.get("uneven"):
+        yield Figure(
+            "uneven", found["uneven"], "chunks that account for more or fewer than the source has there", none_wanted(found["uneven"])
+        )
     yield Figure(
         "missing", rows.get("missing"), "candidates without a row, a live row or another outcome", none_wanted(rows.get("missing"))
     )
@@ -40,6 +44,8 @@ def figures(run: Run) -> Iterator[Figure]:
             "misfits", rows.get("misfits"), "rows of ours under an id or an account not their own", none_wanted(rows.get("misfits"))
         )
     yield Figure("stale", rows.get("stale"), "rows of ours that are candidates no more; never removed by themselves")
+    if found.get("rounds", 1) > 1:
+        yield Figure("rounds", found["rounds"], "verifications; after each but the last, chunks that disagreed were done again")
 
 
 def none_wanted(count: int | None) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from migration import ledger, runs, steps
+from migration import ledger, reports, runs, steps
+from migration.admin import comparison
 from migration.models import Account, Run
 from migration.states import FINISHED, ChunkState, RunMode, RunState
 from tests.conftest import Systems, rows, run_sql
@@ -84,6 +85,10 @@ def test_what_comes_and_goes_without_an_end_is_never_called_done(few):
     run = work(start(), lambda times: few.change_crm(f"DELETE FROM audits WHERE id = {FIRST + times}"))
     assert (run.state, run.verification["rounds"]) == (RunState.FAILED, 5)
     assert "candidates, the ledger" in run.reason
+    found = run.verification
+    assert f"DISAGREES: {found['candidates']:,} candidates on the source, {found['accounted']:,} in the ledger; " in reports.verdict(run)
+    figures = {figure.name: figure.count for figure in comparison.figures(run)}
+    assert (figures["uneven"], figures["rounds"]) == (2, 5), "a heavy contact's chunks go together"
 
 
 def test_one_that_came_and_one_that_went_are_not_taken_for_each_other(few):
