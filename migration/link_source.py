@@ -36,10 +36,8 @@ class Source:
         self.number = sql.SQL(f"CASE WHEN auditable_id ~ {NUMBER} THEN auditable_id::bigint END" if self.id_is_text else "auditable_id")
         self.row = sql.SQL(
             """CASE WHEN auditable_id IS NULL THEN {nameless} + id::bigint
-                    WHEN {is_odd} THEN {odd} + (hashtextextended(auditable_id::text, 0) & {bits}) ELSE {number} END"""
-        ).format(
-            nameless=sql.Literal(NAMELESS), is_odd=self.is_odd, odd=sql.Literal(ODD), bits=sql.Literal(ODD // 2 - 1), number=self.number
-        )
+                    WHEN {is_odd} THEN {odd} + ('x' || substr(md5(auditable_id::text), 1, 15))::bit(60)::bigint ELSE {number} END"""
+        ).format(nameless=sql.Literal(NAMELESS), is_odd=self.is_odd, odd=sql.Literal(ODD), number=self.number)
 
     def highest_audit(self) -> int:
         return self.crm.rows("SELECT coalesce(max(id), 0) FROM audits")[0][0]
