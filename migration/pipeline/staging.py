@@ -70,21 +70,22 @@ OTHERS_OF_ROWS = """
             WHERE contact_id = c.contact_id AND occurred_at BETWEEN c.first AND c.last AND origin = 'live' AND source_audit_id IS NULL OFFSET 0) l"""
 
 # The outcome of each staged row that is not simply new. A live row holds the audit; or one without an audit id is so close behind that it
-# may be the same; or a row of ours holds it, from when the contact was another person's.
+# may be the same; or a row of ours holds it, from when the contact was another person's: its id then ends as the staged one does.
 CLASSIFY = """
     INSERT INTO calm_verdict (id, old_category, outcome, former)
     WITH others AS MATERIALIZED ({others}),
     overlapping AS MATERIALIZED (
         SELECT s.id FROM calm_staging s JOIN others l USING (contact_id, category)
         WHERE l.origin = 'live' AND l.source_audit_id IS NULL AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s)
-    SELECT id, old_category, outcome, CASE outcome WHEN 'corrected' THEN holder END FROM (
-        SELECT s.id, coalesce(t.category, held.category) AS old_category, held.id AS holder,
+    SELECT id, old_category, outcome, CASE outcome WHEN 'corrected' THEN former END FROM (
+        SELECT s.id, coalesce(t.category, held.category) AS old_category, held.id AS former,
                CASE WHEN held.origin = 'live' THEN 'already_live'
                     WHEN s.id IN (SELECT id FROM overlapping) THEN 'probable_overlap'
                     WHEN held.origin = 'crm_migration' THEN 'corrected'
                     {standing} END AS outcome
         FROM calm_staging s {t}
-        LEFT JOIN others held ON held.source_audit_id = s.source_audit_id AND held.contact_id = s.contact_id) decided
+        LEFT JOIN others held ON held.source_audit_id = s.source_audit_id AND held.contact_id = s.contact_id
+            AND (held.origin = 'live' OR substring(uuid_send(held.id) FROM 9) = substring(uuid_send(s.id) FROM 9))) decided
     WHERE outcome IS NOT NULL"""
 NEW = {"t": NOTHING, "standing": ""}
 STANDING_ROWS = {

@@ -206,6 +206,17 @@ def test_what_the_row_of_the_former_person_tells_more_finely_stays(few):
     assert (after[0] != before[0], after[1:-1]) == (True, before[1:-1])
 
 
+def test_a_row_under_an_id_that_nobodys_row_could_have_is_not_written_over(few):
+    insert(few, [{"auditable_id": OTHERS}])
+    new_contact(few, OTHERS)
+    run_account(ORGANISATION)
+    few.change_cdp(f"UPDATE contact_activity_logs SET id = gen_random_uuid() WHERE source_audit_id = {FIRST}")
+    before = few.activities(f"source_audit_id = {FIRST}")
+    run = run_account(ORGANISATION)
+    assert run.state == RunState.FAILED and "not its own" in run.reason
+    assert few.activities(f"source_audit_id = {FIRST}") == before
+
+
 def test_a_live_row_at_a_contact_that_became_another_persons_stays_the_live_syncs(few):
     insert(few, deal_of(OTHERS, OTHERS + 1))
     contact = new_contact(few, OTHERS)
