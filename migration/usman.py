@@ -1,5 +1,6 @@
 """The door to USMAN, the user directory: one call, `GetUsersByEmails`, over HTTP with JSON."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ PATH = "/usman.v1.UserService/GetUsersByEmails"
 BATCH = 100  # USMAN's own limit
 STATUSES = ("ACTIVE", "DEACTIVATED")
 ATTEMPTS = 3
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 SECONDS = Histogram("calm_usman_attempt_seconds", "How long attempts to ask USMAN took.")
 FAILURES = Counter("calm_usman_failures", "Questions that USMAN did not answer after all attempts, or not as its contract has it.")
 set_on_retry_hooks([LoggingOnRetryHook])  # the default would print to standard output where structlog is installed
@@ -92,5 +94,10 @@ def read_answer(body: object, asked: set[str]) -> dict[str, UsmanUser | None]:
         email = user["email"].lower()
         if email in asked:
             # Two people under one e-mail: nobody can say which of them acted.
-            found[email] = None if email in found else UsmanUser(user["id"], user.get("name"), user["status"])
+            found[email] = None if email in found else UsmanUser(user["id"], storable(user.get("name")), user["status"])
     return found
+
+
+def storable(name: object) -> str | None:
+    """A name as PostgreSQL can hold it: JSON allows NUL and halves of surrogate pairs, which are shown as what nobody can read."""
+    return UNSTORABLE.sub("\ufffd", name) if isinstance(name, str) else None

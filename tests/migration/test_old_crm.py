@@ -1,5 +1,6 @@
 """What a CRM of ten years holds here and there, and the CDP beside it: odd rows that once ended a run, or changed what was right."""
 
+import json
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from migration import effects, runs, steps
 from migration.crm import Crm
 from migration.models import Account, MappingRevision
 from migration.states import FINISHED, RunMode, RunState
-from tests.conftest import rows, run_sql
+from tests.conftest import rows, run_sql, serve_usman
 from tests.migration.conftest import OWNER, now, run_account
 from tests.migration.hard_rows import ACCOUNT, AS_JSON, FIRST, ORGANISATION, insert, new_contact
+from tests.migration.oracle_sample import DATA
 from tests.migration.test_hard_links import JOIN
 
 ENDED_WELL = (RunState.SUCCEEDED, RunState.PARTIAL)
@@ -139,3 +141,21 @@ def test_what_only_looks_like_a_number_is_no_users_id(systems, text):
         assert crm.users([text, "7"]).keys() == {"7"}
     finally:
         crm.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("Ana \0Li", "Ana \ufffdLi"), ("Ana \ud83d", "Ana \ufffd"), (7, None), ({"first": "Ana"}, None)]
+)
+def test_a_name_that_no_column_can_hold_ends_no_run(console, settings, tmp_path, name, shown):
+    told = json.loads((DATA / "sample_usman_users.json").read_text())
+    for user in told["users"]:
+        user["name"] = name
+    (tmp_path / "users.json").write_text(json.dumps(told))
+    server = serve_usman(tmp_path / "users.json")
+    settings.USMAN_URL = next(server)
+    run = run_account(ORGANISATION)
+    next(server, None)
+    assert run.state in ENDED_WELL, run.reason
+    assert not run.quarantined.filter(reason="processing_failed").exists()
+    names = "SELECT DISTINCT actor_name FROM contact_activity_logs WHERE actor_kind = 'user' AND origin = 'crm_migration'"
+    assert rows(console.cdp, names) == [(shown,)]
