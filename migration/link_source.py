@@ -17,6 +17,7 @@ from migration.pipeline.queries import literals
 from migration.pipeline.reading import changes_reader, values
 
 BATCH = 5_000  # audits of join rows at a time
+PAGE = 100_000  # of them in the index's order, where only their ids are looked at
 ROWS_AT_ONCE = 500  # whose whole history is asked for
 ODD, NAMELESS = 1 << 61, 1 << 62  # where the numbers begin of rows whose id is none, and of audits without a row
 NUMBER = "'^(0|[1-9][0-9]{0,17})$'"
@@ -74,29 +75,38 @@ class Source:
 
     def odd(self) -> Iterator[sql.Composed]:
         """Every join row whose id is no number, and every audit without a row, some at a time; after what `next_cut` finds."""
+        # A text column is looked through page by page of the index: how far the next odd id is, nobody knows.
         statement = sql.SQL(
-            """SELECT auditable_id FROM audits WHERE auditable_type = {name} AND {is_odd} AND ({after}::{kind} IS NULL OR auditable_id > {after})
-               ORDER BY auditable_id LIMIT {batch}"""
+            """SELECT max(auditable_id), array_agg(auditable_id) FILTER (WHERE {is_odd}) FROM (
+                   SELECT auditable_id FROM audits
+                   WHERE auditable_type = {name} AND {which} AND ({after}::{kind} IS NULL OR auditable_id > {after})
+                   ORDER BY auditable_id LIMIT {page}) page"""
         )
-        kind, batch = sql.SQL("text" if self.id_is_text else "bigint"), sql.Literal(BATCH)
+        which, kind, page = (sql.SQL("true"), "text", PAGE) if self.id_is_text else (self.is_odd, "bigint", BATCH)
         for name in self.classes:
-            last = None
-            while found := [
-                row[0]
-                for row in self.crm.rows(
-                    statement.format(name=sql.Literal(name), is_odd=self.is_odd, after=sql.Literal(last), kind=kind, batch=batch)
-                )
-            ]:
-                yield from self.of_rows(found)
-                last = found[-1]
+            after = None
+            while True:
+                names = {
+                    "name": sql.Literal(name),
+                    "which": which,
+                    "after": sql.Literal(after),
+                    "kind": sql.SQL(kind),
+                    "page": sql.Literal(page),
+                }
+                after, found = self.crm.rows(statement.format(is_odd=self.is_odd, **names))[0]
+                if after is None:
+                    break
+                yield from self.of_rows(found or [])
         yield from self.nameless(0, self.highest_audit() + 1)
 
     def nameless(self, low: int, high: int) -> Iterator[sql.Composed]:
         """The audits without a row, from id `low` (inclusive) to `high` (exclusive), some at a time."""
         statement = sql.SQL(
-            """SELECT max(id) FROM (SELECT id FROM audits WHERE auditable_type IN ({classes}) AND auditable_id IS NULL AND id >= {low} AND id < {high}
-                                    ORDER BY id LIMIT {batch}) batch"""
-        )
+            """SELECT max(id) FROM (
+                   SELECT id FROM (SELECT id FROM audits
+                                   WHERE auditable_type IN ({classes}) AND auditable_id IS NULL AND id >= {low} AND id < {high} OFFSET 0) found
+                   ORDER BY id LIMIT {batch}) batch"""
+        )  # OFFSET 0: in the order of the primary key all audits would be looked through for a few
         names = {"classes": literals(self.classes), "high": sql.Literal(high), "batch": sql.Literal(BATCH)}
         while (last := self.crm.rows(statement.format(low=sql.Literal(low), **names))[0][0]) is not None:
             yield sql.SQL("auditable_id IS NULL AND id >= {} AND id <= {}").format(sql.Literal(low), sql.Literal(last))

@@ -37,6 +37,7 @@ def linked(index: LinkIndex) -> set[tuple[int, int, int, int | None]]:
 @pytest.mark.parametrize("built_before", [True, False])
 def test_join_rows_that_have_texts_as_ids_are_followed_like_others(systems, monkeypatch, request, batch, built_before):
     monkeypatch.setattr(link_source, "BATCH", batch)
+    monkeypatch.setattr(link_source, "PAGE", batch)
     systems.change_crm("ALTER TABLE audits ALTER auditable_id TYPE varchar USING auditable_id::varchar")
     if built_before:
         up_to_date()
@@ -64,6 +65,7 @@ def test_join_rows_that_have_texts_as_ids_are_followed_like_others(systems, monk
 @pytest.mark.parametrize("column", ["bigint", "integer", "varchar"])
 def test_an_audit_that_names_no_join_row_is_a_row_of_its_own(systems, monkeypatch, request, column, built_before, batch):
     monkeypatch.setattr(link_source, "BATCH", batch)
+    monkeypatch.setattr(link_source, "PAGE", batch)
     systems.change_crm(f"ALTER TABLE audits ALTER auditable_id TYPE {column} USING auditable_id::{column}")
     if built_before:
         up_to_date()
