@@ -1,5 +1,6 @@
 """What the three doors out (crm.py, cdp.py, usman.py) have in common: two kinds of refusal, and how PostgreSQL's become one."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,8 @@ GOES_AWAY = ("08", "53", "57P", "58", "40001", "25P03", "55P03")
 
 # The connection went, a conflict with recovery, a statement took too long or was cancelled, the session was ended.
 BROKEN_OFF = (None, "40001", "57014", "57P01")
+
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what JSON can hold in a string, and PostgreSQL neither in a text nor in jsonb
 
 
 class Outage(RuntimeError):

@@ -1,6 +1,5 @@
 """The door to USMAN, the user directory: one call, `GetUsersByEmails`, over HTTP with JSON."""
 
-import re
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,13 +11,12 @@ from django.conf import settings
 from prometheus_client import Counter, Histogram
 from stamina.instrumentation import LoggingOnRetryHook, set_on_retry_hooks
 
-from migration.doors import Misconfigured, Outage
+from migration.doors import UNSTORABLE, Misconfigured, Outage
 
 PATH = "/usman.v1.UserService/GetUsersByEmails"
 BATCH = 100  # USMAN's own limit
 STATUSES = ("ACTIVE", "DEACTIVATED")
 ATTEMPTS = 3
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 SECONDS = Histogram("calm_usman_attempt_seconds", "How long attempts to ask USMAN took.")
 FAILURES = Counter("calm_usman_failures", "Questions that USMAN did not answer after all attempts, or not as its contract has it.")
 set_on_retry_hooks([LoggingOnRetryHook])  # the default would print to standard output where structlog is installed
@@ -109,5 +107,5 @@ def read_answer(body: object, asked: set[str]) -> dict[str, UsmanUser | None]:
 
 
 def storable(name: object) -> str | None:
-    """A name as PostgreSQL can hold it: JSON allows NUL and halves of surrogate pairs, which are shown as what nobody can read."""
+    """A name as PostgreSQL can hold it: what it cannot is shown as what nobody can read."""
     return UNSTORABLE.sub("\ufffd", name) if isinstance(name, str) else None

@@ -1,6 +1,5 @@
 """What a chunk must know besides its own audits, read in the same snapshot: whose person it is, and what deals and companies were called."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,12 +7,11 @@ import psycopg
 from psycopg import sql
 
 from migration.crm import Shape
+from migration.doors import UNSTORABLE
 from migration.mapping import Mapping, Role
 from migration.pipeline.queries import array, key, literals
 from migration.pipeline.reading import changes_reader, values
 from migration.pipeline.records import Links, Naming
-
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what jsonb holds in no string, and so in no context
 
 
 def organisations(
