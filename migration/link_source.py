@@ -17,7 +17,7 @@ from migration.pipeline.queries import literals
 from migration.pipeline.reading import changes_reader, values
 
 BATCH = 5_000  # audits of join rows at a time
-PAGE = 100_000  # of them in the index's order, where only their ids are looked at
+IDS_AT_ONCE = 100_000  # of them in the index's order, where nothing but ids is looked at
 ROWS_AT_ONCE = 500  # whose whole history is asked for
 ODD, NAMELESS = 1 << 61, 1 << 62  # where the numbers begin of rows whose id is none, and of audits without a row
 NUMBER = "'^(0|[1-9][0-9]{0,17})$'"
@@ -75,29 +75,31 @@ class Source:
 
     def odd(self) -> Iterator[sql.Composed]:
         """Every join row whose id is no number, and every audit without a row, some at a time; after what `next_cut` finds."""
-        # A text column is looked through page by page of the index: how far the next odd id is, nobody knows.
+        for name in self.classes:
+            last, found = self.next_odd(name, None)
+            while last is not None:
+                yield from self.of_rows(found or [])
+                last, found = self.next_odd(name, last)
+        yield from self.nameless(0, self.highest_audit() + 1)
+
+    def next_odd(self, name: str, after: int | str | None) -> tuple[int | str | None, list[int | str] | None]:
+        """Up to which id of a class a look beyond `after` came, and those it found that are no number; None where there is no id beyond.
+
+        A text column is looked through id by id, in the index's order: how far the next odd one is, nobody knows.
+        """
         statement = sql.SQL(
             """SELECT max(auditable_id), array_agg(auditable_id) FILTER (WHERE {is_odd}) FROM (
-                   SELECT auditable_id FROM audits
-                   WHERE auditable_type = {name} AND {which} AND ({after}::{kind} IS NULL OR auditable_id > {after})
-                   ORDER BY auditable_id LIMIT {page}) page"""
+                   SELECT auditable_id FROM audits WHERE auditable_type = {name} AND {which} AND ({after} IS NULL OR auditable_id > {after})
+                   ORDER BY auditable_id LIMIT {limit}) ids"""
         )
-        which, kind, page = (sql.SQL("true"), "text", PAGE) if self.id_is_text else (self.is_odd, "bigint", BATCH)
-        for name in self.classes:
-            after = None
-            while True:
-                names = {
-                    "name": sql.Literal(name),
-                    "which": which,
-                    "after": sql.Literal(after),
-                    "kind": sql.SQL(kind),
-                    "page": sql.Literal(page),
-                }
-                after, found = self.crm.rows(statement.format(is_odd=self.is_odd, **names))[0]
-                if after is None:
-                    break
-                yield from self.of_rows(found or [])
-        yield from self.nameless(0, self.highest_audit() + 1)
+        names = {
+            "is_odd": self.is_odd,
+            "name": sql.Literal(name),
+            "which": sql.SQL("true") if self.id_is_text else self.is_odd,
+            "after": sql.SQL("{}::text" if self.id_is_text else "{}::bigint").format(sql.Literal(after)),
+            "limit": sql.Literal(IDS_AT_ONCE if self.id_is_text else BATCH),
+        }
+        return self.crm.rows(statement.format(**names))[0]
 
     def nameless(self, low: int, high: int) -> Iterator[sql.Composed]:
         """The audits without a row, from id `low` (inclusive) to `high` (exclusive), some at a time."""

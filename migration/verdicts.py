@@ -30,7 +30,7 @@ def conclude(run: Run, found: reconcile.Verification, seam: boundary.Boundary, *
         move(run, RunState.PARTIAL, by=by, now=now, code=RunReason.QUARANTINED, reason=quarantined_sentence(quarantined), **fields)
     elif found.agrees:
         move(run, RunState.SUCCEEDED, by=by, now=now, **fields)
-    elif may_be_mended(run, found) and (back := repeat(run, found)):
+    elif should_repeat(run, found) and (back := repeat(run, found)):
         reason = f"Verification found {found.candidates} candidates, the ledger {found.accounted}; {some(back, 'chunk')} done again."
         move(run, RunState.RUNNING, by=by, now=now, reason=reason, **fields)
     else:
@@ -54,7 +54,7 @@ def rounds(run: Run) -> int:
     return run.verification.get("rounds", 1) if run.verification else 0
 
 
-def may_be_mended(run: Run, found: reconcile.Verification) -> bool:
+def should_repeat(run: Run, found: reconcile.Verification) -> bool:
     """Whether doing chunks again may help: it has not been tried, or what disagrees now is not what disagreed then.
 
     In a CRM at work candidates come and go while chunks are done again, which takes the less time the fewer they are.

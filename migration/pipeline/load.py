@@ -193,18 +193,17 @@ def classify(connection: psycopg.Connection, target: Target, receipt: Receipt, *
         connection.execute(KEEP_FINER_STANDING, target.names)
     connection.execute(classifying(occupied=occupied, part_of_contact=target.part_of_contact), target.names)
     counted = connection.execute(COUNT).fetchall()
-    if any(row[-1] for row in counted):
+    formers = sum(row[-1] for row in counted)
+    if formers:
         connection.execute(KEEP_FINER_FORMER, target.names)
         counted = connection.execute(COUNT).fetchall()
     tally: Counter[str] = Counter()
-    formers = 0
-    for outcome, category, actor_kind, old, number, digest, receipt.first, taken in counted:
+    for outcome, category, actor_kind, old, number, digest, receipt.first, _ in counted:
         tally[outcome] += number
         if outcome in ("written", "corrected", "unchanged", "own"):
             receipt.digest ^= digest
             receipt.categories[category] += number
             receipt.actor_kinds[actor_kind] += number
-        formers += taken
         if outcome == "corrected":
             receipt.recategorised[f"{old} -> {category}"] += number
     receipt.written, receipt.corrected, receipt.unchanged = tally["written"], tally["corrected"], tally["unchanged"] + tally["own"]

@@ -12,6 +12,7 @@ from tests.conftest import Systems, rows, run_sql
 from tests.migration.conftest import OWNER, now, run_account
 from tests.migration.hard_rows import FIRST, ORGANISATION, few_contacts, insert, new_contact
 from tests.migration.test_hard_links import DEAL, JOIN
+from tests.migration.test_old_crm import COMBINED
 from tests.migration.test_quarantine import retry
 
 OTHERS = 900_011  # CRM persons that the sample does not know, from here on
@@ -196,9 +197,8 @@ def test_what_the_row_of_the_former_person_tells_more_finely_stays(few):
     run_account(ORGANISATION)
     [before] = few.activities(f"source_audit_id = {FIRST + 20}")
     few.change_cdp(f"UPDATE contacts SET source_id = {OTHERS + 1} WHERE id = '{contact}'")
-    comment = "E'\\nThis audit is the result of multiple audits being combined.'"
     few.change_crm(
-        f"""UPDATE audits SET audited_changes = '{{"amount": ["0.1", "2.0"], "name": ["a", "b"]}}', comment = {comment} WHERE id = {FIRST + 20}"""
+        f"""UPDATE audits SET audited_changes = '{{"amount": ["0.1", "2.0"], "name": ["a", "b"]}}', comment = {COMBINED} WHERE id = {FIRST + 20}"""
     )
     run = run_account(ORGANISATION)
     assert run.state == RunState.SUCCEEDED, run.reason

@@ -8,12 +8,10 @@ import pytest
 from migration import link_source, links
 from migration.models import DealLink, LinkIndex, LinkOddity
 from migration.states import RunState
-from tests.conftest import rows
+from tests.conftest import Systems, rows
 from tests.migration.conftest import now, run_account
 from tests.migration.hard_rows import ORGANISATION, insert, new_contact
-from tests.migration.test_links import JOIN, contents, only_build, up_to_date
-
-__all__ = ["only_build"]
+from tests.migration.test_links import JOIN, contents, up_to_date
 
 UUIDS = ("b0a3c1de-0000-4000-8000-000000000001", "b0a3c1de-0000-4000-8000-000000000002", "007", "-5")
 
@@ -33,19 +31,27 @@ def linked(index: LinkIndex) -> set[tuple[int, int, int, int | None]]:
     return set(found.values_list("person_id", "deal_id", "from_audit", "to_audit"))
 
 
+def index_with(
+    audits: list[dict[str, Any]], systems: Systems, monkeypatch: pytest.MonkeyPatch, *, batch: int, built_before: bool
+) -> LinkIndex:
+    """The index of a CRM that has these audits too: extended by them, or built with them."""
+    with monkeypatch.context() as patch:
+        patch.setattr(link_source, "BATCH", batch)
+        patch.setattr(link_source, "IDS_AT_ONCE", batch)
+        if built_before:
+            up_to_date()
+        else:  # what extends the index after a build would read again what that left out
+            patch.setattr(links, "extend", lambda *given, **named: None)
+        insert(systems, audits)
+        return up_to_date()
+
+
 @pytest.mark.parametrize("batch", [1, 5000])
 @pytest.mark.parametrize("built_before", [True, False])
-def test_join_rows_that_have_texts_as_ids_are_followed_like_others(systems, monkeypatch, request, batch, built_before):
-    monkeypatch.setattr(link_source, "BATCH", batch)
-    monkeypatch.setattr(link_source, "PAGE", batch)
+def test_join_rows_that_have_texts_as_ids_are_followed_like_others(systems, monkeypatch, batch, built_before):
     systems.change_crm("ALTER TABLE audits ALTER auditable_id TYPE varchar USING auditable_id::varchar")
-    if built_before:
-        up_to_date()
-    else:
-        request.getfixturevalue("only_build")
-    insert(systems, joins(50_001, UUIDS) + joins(50_011, UUIDS, "destroy"))
-    index = up_to_date()
-    monkeypatch.undo()
+    audits = joins(50_001, UUIDS) + joins(50_011, UUIDS, "destroy")
+    index = index_with(audits, systems, monkeypatch, batch=batch, built_before=built_before)
     assert linked(index) == {(row, row, 50_000 + row, 50_010 + row) for row in range(1, 5)}
     insert(systems, joins(50_021, UUIDS))
     again = up_to_date()
@@ -63,17 +69,10 @@ def test_join_rows_that_have_texts_as_ids_are_followed_like_others(systems, monk
 @pytest.mark.parametrize("batch", [1, 5000])
 @pytest.mark.parametrize("built_before", [True, False])
 @pytest.mark.parametrize("column", ["bigint", "integer", "varchar"])
-def test_an_audit_that_names_no_join_row_is_a_row_of_its_own(systems, monkeypatch, request, column, built_before, batch):
-    monkeypatch.setattr(link_source, "BATCH", batch)
-    monkeypatch.setattr(link_source, "PAGE", batch)
+def test_an_audit_that_names_no_join_row_is_a_row_of_its_own(systems, monkeypatch, column, built_before, batch):
     systems.change_crm(f"ALTER TABLE audits ALTER auditable_id TYPE {column} USING auditable_id::{column}")
-    if built_before:
-        up_to_date()
-    else:
-        request.getfixturevalue("only_build")
-    insert(systems, joins(50_001, [None, None, -5]) + joins(50_011, [None], "update", '{{"role": ["a", "b"]}}'))
-    index = up_to_date()
-    monkeypatch.undo()
+    audits = joins(50_001, [None, None, -5]) + joins(50_011, [None], "update", '{{"role": ["a", "b"]}}')
+    index = index_with(audits, systems, monkeypatch, batch=batch, built_before=built_before)
     assert linked(index) == {(row, row, 50_000 + row, None) for row in (1, 2, 3)}
     assert LinkOddity.objects.filter(index=index, audit_id=50_011).values_list("kind", flat=True).get() == "contactless"
     assert contents(index) == contents(up_to_date(address="fresh")) == contents(up_to_date())
