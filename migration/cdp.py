@@ -1,5 +1,6 @@
 """The door to the CDP: accounts and contacts to read, contact_activity_logs to write, and our own schema `calm` for receipts."""
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -117,10 +118,12 @@ class Cdp:
                GROUP BY a.id, a.crm_organization_id, a.name ORDER BY 4 DESC, 2"""
         )
 
-    def persons(self, account: UUID) -> list[int]:
-        """The CRM person ids that contacts of the account claim, ascending, each once."""
+    def persons(self, account: UUID) -> "array[int]":
+        """The CRM person ids that contacts of the account claim, ascending, each once; 8 bytes each, since there may be a million."""
         query = "SELECT DISTINCT source_id FROM contacts WHERE account_id = %s AND source = 'crm' AND source_id >= 0 ORDER BY 1"
-        return [row[0] for row in self.rows(query, (account,))]
+        check_idle(self.connection)
+        with translated(VARIABLE), self.connection.cursor() as cursor:
+            return array("q", (row[0] for row in cursor.stream(query, (account,), size=1000)))
 
     def contacts(self, account: UUID, first: int, last: int) -> dict[int, list[str]]:
         """CRM person id -> ids of the account's contacts that claim it, for persons from `first` to `last`."""

@@ -1,7 +1,7 @@
 """From an account to a run's chunks: the counting query on the source, and where to cut."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -59,7 +59,7 @@ class Cut:
 
 
 def count(
-    crm: Crm, mapping: Mapping, watermark: dict[str, str], persons: list[int], links: Reader, pulse: Callable[[], None]
+    crm: Crm, mapping: Mapping, watermark: dict[str, str], persons: Sequence[int], links: Reader, pulse: Callable[[], None]
 ) -> Iterator[PersonCount]:
     """Each person's audits and candidates, by queries of their own: by sets, not contact by contact as extraction goes.
 
@@ -68,7 +68,7 @@ def count(
     start, size = 0, PERSONS_AT_ONCE
     while start < len(persons):
         pulse()
-        batch, begun = persons[start : start + size], time.monotonic()
+        batch, begun = list(persons[start : start + size]), time.monotonic()
         found: dict[int, list[int]] = {person: [0, 0] for person in batch}
         for source in sources(crm, mapping, batch, links.of(batch)):
             for person, audits, candidates in source.rows(crm, counting_query(crm, mapping, watermark, source)):

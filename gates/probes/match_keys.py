@@ -13,7 +13,7 @@ organisation id, "role", "record_id", "class", "version", "candidates": [text or
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -127,9 +127,9 @@ def by_size(cdp: Cdp) -> list[tuple[UUID, int]]:
     )
 
 
-def batches(persons: list[int]) -> Iterator[list[int]]:
+def batches(persons: Sequence[int]) -> Iterator[list[int]]:
     for at in range(0, len(persons), PERSONS_AT_ONCE):
-        yield persons[at : at + PERSONS_AT_ONCE]
+        yield list(persons[at : at + PERSONS_AT_ONCE])
 
 
 def facts(tally: Tally, covered: Covered) -> dict[str, object]:

@@ -102,7 +102,9 @@ def measure(account: Account | None) -> Measurement:
         return Measurement([Finding(False, NO_MAPPING)])
     with closing(Cdp()) as cdp:
         held = cdp.contacts_by_account()
-        subjects = [replace(each, persons=cdp.persons(identifier)[: planning.MOST_PERSONS_PER_CHUNK]) for identifier, each in chosen(held)]
+        subjects = [
+            replace(each, persons=list(cdp.persons(identifier)[: planning.MOST_PERSONS_PER_CHUNK])) for identifier, each in chosen(held)
+        ]
     if not subjects:
         return Measurement([nobody(len(held))])
     mapping = mappings.parse(revision.document)

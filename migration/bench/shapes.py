@@ -35,6 +35,7 @@ SHAPES = {
     "10k": Shape(333, 30),
     "100k": Shape(3_333, 30),
     "1m": Shape(33_333, 30),
+    "many-contacts": Shape(1_000_000, 1),
     "heavy-contact": Shape(1, 200_000),
     "wide-deal": Shape(500, 10, linked=500, of_deal=10_000),
     "small-share": Shape(333, 30, others=10_000_000),

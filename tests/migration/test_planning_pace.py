@@ -1,6 +1,11 @@
 """How many contacts planning counts at once follows from how long the CRM takes."""
 
+import tracemalloc
+from contextlib import closing
+
 from migration import planning
+from migration.cdp import Cdp
+from migration.models import Account
 
 
 def test_a_quick_crm_is_asked_for_more_and_a_slow_one_for_fewer():
@@ -25,3 +30,22 @@ def test_every_person_is_counted_once_whatever_the_pace(monkeypatch):
     assert [each.person_id for each in found] == persons
     assert asked[:5] == [4000, 2000, 1000, 500, 500] and sum(asked) == len(persons) == 10_001
     assert len(pulses) == len(asked)
+
+
+def test_a_large_accounts_persons_take_little_memory(console):
+    """Ascending, each once, and about 8 bytes each: a worker's memory may not grow with the account."""
+    account = Account.objects.get(crm_organization_id=1)
+    console.change_cdp(
+        f"""INSERT INTO contacts (id, account_id, source, source_id)
+            SELECT gen_random_uuid(), '{account.cdp_id}', 'crm', 1000000 + n % 40000 FROM generate_series(79999, 0, -1) n"""
+    )
+    with closing(Cdp()) as cdp:
+        known = len(cdp.persons(account.cdp_id)) - 40_000
+        tracemalloc.start()
+        try:
+            persons = cdp.persons(account.cdp_id)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert list(persons[known:]) == list(range(1_000_000, 1_040_000))
+    assert peak < 20 * len(persons)
