@@ -33,12 +33,11 @@ class Source:
         self.read = changes_reader(crm.shape)
         self.id_is_text = crm.shape.record_id in TEXTS
         self.is_odd = sql.SQL(f"auditable_id !~ {NUMBER}" if self.id_is_text else "auditable_id < 0")
-        # The id where it is a number; as the column has it, so that the index serves.
-        self.number = sql.SQL(f"CASE WHEN auditable_id ~ {NUMBER} THEN auditable_id::bigint END" if self.id_is_text else "auditable_id")
         self.row = sql.SQL(
             """CASE WHEN auditable_id IS NULL THEN {nameless} + id::bigint
-                    WHEN {is_odd} THEN {odd} + ('x' || substr(md5(auditable_id::text), 1, 15))::bit(60)::bigint ELSE {number} END"""
-        ).format(nameless=sql.Literal(NAMELESS), is_odd=self.is_odd, odd=sql.Literal(ODD), number=self.number)
+                    WHEN {is_odd} THEN {odd} + ('x' || substr(md5(auditable_id::text), 1, 15))::bit(60)::bigint ELSE auditable_id::bigint END"""
+        ).format(nameless=sql.Literal(NAMELESS), is_odd=self.is_odd, odd=sql.Literal(ODD))
+        self.known_digits: dict[str, list[int]] = {}
 
     def highest_audit(self) -> int:
         return self.crm.rows("SELECT coalesce(max(id), 0) FROM audits")[0][0]
@@ -56,25 +55,54 @@ class Source:
         statement = sql.SQL("SELECT count(*) FROM audits WHERE id >= {low} AND id < {high} AND auditable_type IN ({classes})")
         return self.crm.rows(statement.format(low=sql.Literal(low), high=sql.Literal(high), classes=literals(self.classes)))[0][0]
 
-    def next_cut(self, after: int) -> int | None:
-        """The join-row id up to which the next batch goes: about BATCH audits of the class that has most; None after the last number."""
-        statement = sql.SQL(
-            "SELECT max(id) FROM (SELECT {id} AS id FROM audits WHERE auditable_type = {name} AND {id} > {after} ORDER BY {id} LIMIT {batch}) batch"
-        )
-        tops = []
-        for name in self.classes:
-            found = self.crm.rows(
-                statement.format(id=self.number, name=sql.Literal(name), after=sql.Literal(after), batch=sql.Literal(BATCH))
-            )[0][0]
-            if found is not None:
-                tops.append(found)
-        return min(tops) if tops else None
+    def next_batch(self, after: int) -> tuple[int, list[sql.Composed]] | None:
+        """The join-row id up to which the next batch goes, about BATCH audits of the class that has most, and what selects its rows.
 
-    def between(self, after: int, upper: int) -> sql.Composed:
-        return sql.SQL("{id} > {after} AND {id} <= {upper}").format(id=self.number, after=sql.Literal(after), upper=sql.Literal(upper))
+        None after the last number.
+        """
+        ids_of = self.next_texts if self.id_is_text else self.next_numbers
+        found = [ids for name in self.classes if (ids := ids_of(name, after))]
+        if not found:
+            return None
+        upper = min(ids[-1] for ids in found)
+        if self.id_is_text:
+            return upper, list(self.of_rows(str(row) for ids in found for row in ids if row <= upper))
+        return upper, [sql.SQL("auditable_id > {} AND auditable_id <= {}").format(sql.Literal(after), sql.Literal(upper))]
+
+    def next_numbers(self, name: str, after: int) -> list[int]:
+        """A class's next ids, ascending, one for each audit."""
+        return self.ids(name, sql.SQL("auditable_id > {}").format(sql.Literal(after)))
+
+    def next_texts(self, name: str, after: int) -> list[int]:
+        """The same where ids are texts: those with as many digits as the first of them.
+
+        The index has them in the order of texts, where only numbers of as many digits are in their own order: it is walked once for each number of
+        digits. To have the server sort by number would cost all of the class for each batch.
+        """
+        which = sql.SQL("auditable_id > {} AND length(auditable_id) = {} AND NOT {}")
+        last = str(after) if after >= 0 else ""
+        for digits in self.digits(name):
+            if digits >= len(last):
+                beyond = sql.Literal(last if digits == len(last) else "")
+                if ids := self.ids(name, which.format(beyond, sql.Literal(digits), self.is_odd)):
+                    return ids
+        return []
+
+    def ids(self, name: str, which: sql.Composed) -> list[int]:
+        statement = sql.SQL(
+            "SELECT auditable_id::bigint AS row FROM audits WHERE auditable_type = {} AND {} ORDER BY auditable_id LIMIT {}"
+        )
+        return [row for (row,) in self.crm.rows_in_order(statement.format(sql.Literal(name), which, sql.Literal(BATCH)))]
+
+    def digits(self, name: str) -> list[int]:
+        """How many digits a class's ids have that are numbers in a text column, ascending; looked up once."""
+        if name not in self.known_digits:
+            statement = sql.SQL("SELECT DISTINCT length(auditable_id) FROM audits WHERE auditable_type = {} AND NOT {} ORDER BY 1")
+            self.known_digits[name] = [row[0] for row in self.crm.rows(statement.format(sql.Literal(name), self.is_odd))]
+        return self.known_digits[name]
 
     def odd(self) -> Iterator[sql.Composed]:
-        """Every join row whose id is no number, and every audit without a row, some at a time; after what `next_cut` finds."""
+        """Every join row whose id is no number, and every audit without a row, some at a time; after what `next_batch` finds."""
         for name in self.classes:
             last, found = self.next_odd(name, None)
             while last is not None:

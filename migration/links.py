@@ -107,12 +107,14 @@ def build(index: LinkIndex, source: Source, *, now: datetime, pulse: Pulse) -> N
     if index.building_to is None:
         index.building_to, index.building_at = source.highest_audit(), now
         index.save(update_fields=["building_to", "building_at"])
-    while (upper := source.next_cut(index.cursor)) is not None:
+    while (batch := source.next_batch(index.cursor)) is not None:
         pulse()
-        histories = source.histories(source.between(index.cursor, upper))
+        upper, selections = batch
+        histories = [source.histories(which) for which in selections]
         with transaction.atomic():
             clear(index, index.cursor, upper)
-            keep(index, histories)
+            for each in histories:
+                keep(index, each)
             index.cursor = upper
             index.save(update_fields=["cursor"])
     pulse()
