@@ -9,29 +9,21 @@ from uuid import UUID
 import psycopg
 from django.conf import settings
 
-from migration.crm import columns
 from migration.doors import Misconfigured, check_idle, connect, translated
+from migration.tables import Columns, Need, checked
 
 VARIABLE = "CDP_DATABASE_URL"
 NEEDED = {
-    "accounts": ["id", "crm_organization_id", "name"],
-    "contacts": ["id", "account_id", "source", "source_id"],
-    "contact_activity_logs": [
-        "id",
-        "account_id",
-        "contact_id",
-        "category",
-        "actor_kind",
-        "actor_id",
-        "actor_name",
-        "occurred_at",
-        "changes",
-        "context",
-        "origin",
-        "source_audit_id",
-        "run_id",
-    ],
-}
+    "accounts": Need(("id", "crm_organization_id", "name")),
+    "contacts": Need(("id", "account_id", "source", "source_id")),
+    "contact_activity_logs": Need(
+        (
+            "id", "account_id", "contact_id", "category", "actor_kind", "actor_id", "actor_name", "occurred_at", "changes", "context", "origin",
+            "source_audit_id", "run_id",
+        ),
+        rights="SELECT, INSERT, UPDATE",
+    ),
+}  # fmt: skip
 # One row for each chunk: the fence (the highest fencing token seen) and, once the chunk is committed, its receipt.
 SCHEMA = """\
 CREATE SCHEMA IF NOT EXISTS calm;
@@ -74,7 +66,7 @@ class Cdp:
         self.has_staging = False  # whether the session has the loader's temporary tables
         try:
             with translated(VARIABLE):
-                look_at(self.connection)
+                self.tables = look_at(self.connection)  # the columns of each
         except BaseException:
             self.connection.close()
             raise
@@ -158,25 +150,13 @@ class Cdp:
         return dict(self.rows(query, (account, account)))
 
 
-def look_at(connection: psycopg.Connection) -> None:
-    """Check encoding, tables, columns and rights."""
+def look_at(connection: psycopg.Connection) -> dict[str, Columns]:
+    """Check encoding, tables, columns and rights; return each table's columns."""
     if connection.info.parameter_status("server_encoding") != "UTF8":
         encoding = connection.info.parameter_status("server_encoding")
         raise Misconfigured(f"{VARIABLE}: the database's encoding is {encoding}: history holds every script, so the CDP must be UTF8.")
-    for table, needed in NEEDED.items():
-        found = columns(connection, table)
-        if not found:
-            raise Misconfigured(f"{VARIABLE}: there is no table {table}: check that it names the CDP's database, and its search_path.")
-        missing = [name for name in needed if name not in found]
-        if missing:
-            raise Misconfigured(
-                f"{VARIABLE}: table {table} has no column {', '.join(missing)}: see docs/operations.md for the schema it needs."
-            )
-        rights = "SELECT, INSERT, UPDATE" if table == "contact_activity_logs" else "SELECT"
-        for right in rights.split(", "):
-            row = connection.execute("SELECT has_table_privilege(to_regclass(%s)::oid, %s), current_user", (table, right)).fetchone()
-            if row and not row[0]:
-                raise Misconfigured(f"{VARIABLE}: role {row[1]} lacks {right} on table {table}: GRANT {right} ON {table} TO {row[1]}.")
+    found = checked(connection, VARIABLE, NEEDED, "see docs/operations.md for the schema it needs")
     row = connection.execute("SELECT has_database_privilege(current_database(), 'TEMP'), current_user, current_database()").fetchone()
     if row and not row[0]:
         raise Misconfigured(f"{VARIABLE}: role {row[1]} may not make temporary tables: GRANT TEMP ON DATABASE {row[2]} TO {row[1]}.")
+    return found

@@ -10,26 +10,18 @@ from django.conf import settings
 from psycopg import sql
 
 from migration.doors import Misconfigured, Outage, check_idle, connect, is_outage, translated
+from migration.tables import Columns, Need, checked
 
 VARIABLE = "CRM_DATABASE_URL"
 NEEDED = {
-    "audits": [
-        "id",
-        "auditable_id",
-        "auditable_type",
-        "associated_id",
-        "associated_type",
-        "user_id",
-        "user_type",
-        "username",
-        "action",
-        "audited_changes",
-        "version",
-        "comment",
-        "created_at",
-    ],
-    "users": ["id", "email"],
-}
+    "audits": Need(
+        (
+            "id", "auditable_id", "auditable_type", "associated_id", "associated_type", "user_id", "user_type", "username", "action",
+            "audited_changes", "version", "comment", "created_at",
+        )
+    ),
+    "users": Need(("id", "email")),
+}  # fmt: skip
 INTEGERS = {"smallint", "integer", "bigint"}
 INTEGER_TEXT = re.compile(r"-?[0-9]{1,19}")
 UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
@@ -65,7 +57,7 @@ class Shape:
 
 
 class Crm:
-    """One read-only session. `shape` is looked at once, when the session opens.
+    """One read-only session. `tables` (the columns of each) and `shape` are looked at once, when the session opens.
 
     Raises Outage where the server does not answer, Misconfigured where URL, encoding, tables, columns or rights are not as needed.
     """
@@ -90,7 +82,8 @@ class Crm:
         )
         try:
             with translated(VARIABLE):
-                self.shape = look_at(self.connection)
+                self.tables = look_at(self.connection)
+                self.shape = shape_of(self.tables["audits"])
         except BaseException:
             self.connection.close()
             raise
@@ -158,7 +151,7 @@ class Crm:
         if not ids:
             return {}
         query = sql.SQL("SELECT id::text, email, {name} FROM users WHERE id = ANY(%s::text[]::{type}[])").format(
-            name=sql.Identifier(settings.CRM_USER_NAME_COLUMN), type=sql.SQL(self.user_key_type())
+            name=sql.Identifier(settings.CRM_USER_NAME_COLUMN), type=sql.SQL(self.tables["users"]["id"])
         )
         return {key: (email, name) for key, email, name in self.rows(query, (self.storable_ids(ids),))}
 
@@ -168,38 +161,35 @@ class Crm:
             row = self.connection.execute(LAG).fetchone()
         return None if row is None or row[0] is None else max(0.0, float(row[0]))
 
-    def user_key_type(self) -> str:
-        """users.id's own type; it may differ from audits.user_id's (an integer there, a bigint here)."""
-        if not hasattr(self, "_user_key"):
-            self._user_key = columns(self.connection, "users")["id"]
-        return self._user_key
-
     def storable_ids(self, ids: list[str]) -> list[str]:
         """Those ids that users.id could hold: a foreign type of key must not fail the query."""
-        if self.user_key_type() in INTEGERS:
-            bits = {"smallint": 15, "integer": 31, "bigint": 63}[self.user_key_type()]
+        kind = self.tables["users"]["id"]
+        if kind in INTEGERS:
+            bits = {"smallint": 15, "integer": 31, "bigint": 63}[kind]
             return [i for i in ids if INTEGER_TEXT.fullmatch(i) and -(2**bits) <= int(i) < 2**bits]
-        if self.user_key_type() == "uuid":
+        if kind == "uuid":
             return [i for i in ids if UUID_TEXT.fullmatch(i)]
         return ids
 
 
-def look_at(connection: psycopg.Connection) -> Shape:
-    """Check encoding, tables, columns and rights; return the shape."""
+def look_at(connection: psycopg.Connection) -> dict[str, Columns]:
+    """Check encoding, tables, columns and rights; return each table's columns."""
     encoding = connection.info.parameter_status("server_encoding")
     if encoding == "SQL_ASCII":
         raise Misconfigured(
             f"{VARIABLE}: the database's encoding is SQL_ASCII, so its text has no known meaning: serve it from a UTF8 database."
         )
-    found = {table: columns(connection, table) for table in NEEDED}
-    for table, needed in NEEDED.items():
-        check_table(connection, table, needed, found[table])
+    found = checked(connection, VARIABLE, NEEDED, "it must be as the audited gem (4.0 or later) makes it")
     if settings.CRM_USER_NAME_COLUMN not in found["users"]:
         raise Misconfigured(
             f"{VARIABLE}: table users has no column {settings.CRM_USER_NAME_COLUMN}: set CRM_USER_NAME_COLUMN to the one that holds the name "
             f"({', '.join(sorted(found['users']))})."
         )
-    audits = found["audits"]
+    return found
+
+
+def shape_of(audits: Columns) -> Shape:
+    """Raises Misconfigured for a type of column that no reader of ours knows."""
     shape = Shape(
         changes="text" if audits["audited_changes"] in TEXTS else audits["audited_changes"],
         record_id=audits["auditable_id"],
@@ -208,26 +198,6 @@ def look_at(connection: psycopg.Connection) -> Shape:
         created_at=audits["created_at"],
         has_request="request_uuid" in audits,
     )
-    check_types(shape)
-    return shape
-
-
-def check_table(connection: psycopg.Connection, table: str, needed: list[str], found: dict[str, str]) -> None:
-    """Raise Misconfigured where the table, a column, or the right to read it is missing."""
-    if not found:
-        raise Misconfigured(f"{VARIABLE}: there is no table {table}: check that it names the CRM's database, and its search_path.")
-    missing = [name for name in needed if name not in found]
-    if missing:
-        raise Misconfigured(
-            f"{VARIABLE}: table {table} has no column {', '.join(missing)}: it must be as the audited gem (4.0 or later) makes it."
-        )
-    row = connection.execute("SELECT has_table_privilege(to_regclass(%s)::oid, 'SELECT'), current_user", (table,)).fetchone()
-    if row and not row[0]:
-        raise Misconfigured(f"{VARIABLE}: role {row[1]} may not read table {table}: GRANT SELECT ON {table} TO {row[1]}.")
-
-
-def check_types(shape: Shape) -> None:
-    """Raise Misconfigured for a column type that no reader of ours knows."""
     for column, found, known in (
         ("audited_changes", shape.changes, {"jsonb", "json", "text"}),
         ("auditable_id", shape.record_id, INTEGERS | TEXTS),
@@ -236,11 +206,4 @@ def check_types(shape: Shape) -> None:
     ):
         if found not in known:
             raise Misconfigured(f"{VARIABLE}: column audits.{column} is of type {found}; the console reads {', '.join(sorted(known))}.")
-
-
-def columns(connection: psycopg.Connection, table: str) -> dict[str, str]:
-    """Column name -> type of the table that an unqualified name reaches, whether or not the role may read it."""
-    query = """
-        SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute a
-        WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
-    return dict(connection.execute(query, (table,)).fetchall())
+    return shape

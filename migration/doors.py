@@ -20,6 +20,8 @@ BROKEN_OFF = (None, "40001", "57014", "57P01")
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what JSON can hold in a string, and PostgreSQL neither in a text nor in jsonb
 
+SET = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS given(name, value)"
+
 
 class Outage(RuntimeError):
     """A system outside does not answer. Nothing is wrong with the data: waiting cures it."""
@@ -92,11 +94,9 @@ def connect(variable: str, url: str, *, application: str, timeout: int, settings
         )
     except psycopg.OperationalError as error:
         raise (Outage if is_transient(error) else Misconfigured)(sentence(variable, error)) from error
+    session = {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "client_encoding": "UTF8", "lock_timeout": "10s"} | settings
     with translated(variable):
-        for name, value in (
-            {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "client_encoding": "UTF8", "lock_timeout": "10s"} | settings
-        ).items():
-            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        connection.execute(SET, (list(session), list(session.values())))
     return connection
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from psycopg import sql
 
-from migration.crm import Crm, columns
+from migration.crm import Crm
 from migration.doors import Misconfigured, Outage
 
 MOST_CHARACTERS = 1_000_000  # of one column; the longest that was seen has 386,000
@@ -29,7 +29,7 @@ def audit(audit_id: int) -> RawAudit:
     try:
         with closing(Crm()) as crm:
             crm.rows("SELECT set_config('statement_timeout', %s, false)", (PATIENCE,))
-            names = list(columns(crm.connection, "audits"))
+            names = list(crm.tables["audits"])
             shown = sql.SQL(", ").join(sql.SQL("left({}::text, {})").format(sql.Identifier(n), sql.Literal(MOST_CHARACTERS)) for n in names)
             found = crm.rows(sql.SQL("SELECT {} FROM audits WHERE id = %s").format(shown), (audit_id,))
             is_yaml = crm.shape.changes == "text"

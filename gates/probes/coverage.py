@@ -17,7 +17,6 @@ from psycopg import sql
 from gates.probes import Finding, Measurement
 from gates.probes.addresses import database
 from migration.cdp import VARIABLE, Cdp
-from migration.crm import columns
 from migration.doors import translated
 from migration.models import Account
 
@@ -81,7 +80,7 @@ def percent(numerator: int, denominator: int) -> str:
 def missing(cdp: Cdp, account: UUID) -> list[dict[str, Any]]:
     """The first contacts that carry none. Neither name nor address: the CDP finds them by their id."""
     with translated(VARIABLE):
-        tells = "created_at" in columns(cdp.connection, "contacts")
+        tells = "created_at" in cdp.tables["contacts"]
     statement = sql.SQL(
         """SELECT id::text, source_id, {made_at} FROM contacts WHERE account_id = %s AND source = 'crm' AND NOT {carries}
            ORDER BY id LIMIT {most}"""

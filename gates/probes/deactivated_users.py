@@ -18,7 +18,7 @@ from django.conf import settings
 from gates.probes import Finding, Measurement, by_index, known_users
 from gates.probes.addresses import database, service
 from gates.probes.known_users import KINDS, KnownUser
-from migration.crm import VARIABLE, Crm, columns
+from migration.crm import VARIABLE, Crm
 from migration.doors import Outage, translated
 from migration.models import Account
 from migration.usman import BATCH, Usman, UsmanUser, read_answer
@@ -42,7 +42,7 @@ def measure(account: Account | None) -> Measurement:
     with closing(Crm()) as crm, closing(Usman()) as usman:
         by_index.prepare(crm, STATEMENT_SECONDS)
         with translated(VARIABLE):
-            found = columns(crm.connection, "users")
+            found = crm.tables["users"]
             chosen = known_users.chosen(crm, marks(found), most=BATCH)
         answers, troubles = asked(usman, chosen)
     cases = [case(kind, user, answers[kind]) for kind in answers for user in chosen[kind]]

@@ -77,7 +77,7 @@ def preferred(crm: Crm, users: list[KnownUser]) -> list[KnownUser]:
 
 def with_audits(crm: Crm, ids: list[str]) -> set[str] | None:
     """Which of these users an audit names, by the gem's index (user_id, user_type); None where the two columns' types do not meet."""
-    kind, theirs = crm.user_key_type(), crm.shape.user_id
+    kind, theirs = crm.tables["users"]["id"], crm.shape.user_id
     if not (theirs == kind or theirs in TEXTS or {theirs, kind} <= INTEGERS):
         return None
     statement = sql.SQL(

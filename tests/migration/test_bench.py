@@ -18,6 +18,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from migration import accounts, attempts, chunks, ledger, links, reconcile, revisions, runs, steps, worlds
 from migration.bench import build, forecast, pieces, plain_dlt, policy, server, shapes
+from migration.cdp import Cdp
+from migration.crm import Crm
 from migration.management.commands import bench as command
 from migration.models import Account, Chunk, Run
 from migration.pipeline import categories
@@ -27,7 +29,7 @@ from tests.conftest import at, rows, run_sql
 
 pytestmark = pytest.mark.slow
 ROWS = 3000
-STATEMENTS = {"crm": 5, "cdp": 11}  # of a chunk, whatever its size; server-side cursors are not counted
+STATEMENTS = {"crm": 4, "cdp": 11}  # of a chunk, whatever its size; server-side cursors are not counted
 ROWS_TO_A_LOOK_UP = 1000  # of CRM users, where a batch has new ones
 PIECES = {"dry run", "pipeline", "second run", "other accounts", "floor", "anchor", "two workers", "by step", "Django ORM"}
 
@@ -228,6 +230,15 @@ def test_verification_and_the_boundary_audit_read_the_source_once(bench, setting
     assert sum(seam.crm_beyond for seam in seams.seams.values()) == bench.built.beyond > 0
     assert bench.built.persons <= reconcile.PERSONS_AT_ONCE
     assert (len(source), len(looks)) == (3, 2 * 3)
+
+
+def test_a_door_opens_with_few_questions(console, monkeypatch):
+    """Settings in one statement, all tables in another: a run opens eight sessions, and over a network each question is a wait."""
+    counted = Counted(monkeypatch)
+    for door, number in ((Crm, 2), (Cdp, 3)):
+        before = counted.number.total()
+        door().close()
+        assert counted.number.total() - before == number
 
 
 @pytest.mark.django_db(transaction=True)

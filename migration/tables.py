@@ -1,0 +1,43 @@
+"""What a door looks at when it opens: whether the tables are there, have the columns that are needed, and may be used. One question for all of them."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import psycopg
+
+from migration.doors import Misconfigured
+
+LOOK = """
+    SELECT name, coalesce((SELECT json_object_agg(attname, format_type(atttypid, NULL) ORDER BY attnum) FROM pg_attribute
+                           WHERE attrelid = to_regclass(name) AND attnum > 0 AND NOT attisdropped), '{}'),
+           ARRAY(SELECT wanted FROM unnest(string_to_array(rights, ', ')) wanted WHERE NOT has_table_privilege(to_regclass(name)::oid, wanted)),
+           current_user::text
+    FROM unnest(%s::text[], %s::text[]) AS needed(name, rights)"""
+
+Columns = dict[str, str]  # name -> type as information_schema calls it, in the table's order
+
+
+class Need(NamedTuple):
+    """What is needed of a table."""
+
+    columns: Iterable[str]
+    rights: str = "SELECT"
+
+
+def checked(connection: psycopg.Connection, variable: str, needed: Mapping[str, Need], cure: str) -> dict[str, Columns]:
+    """Table -> its columns, of the tables that unqualified names reach. Raises Misconfigured for the first that is not as needed.
+
+    `cure`: what is to be done where a column is missing.
+    """
+    rights = [need.rights for need in needed.values()]
+    found: dict[str, Columns] = {}
+    for table, columns, lacking, role in connection.execute(LOOK, (list(needed), rights)).fetchall():
+        if not columns:
+            raise Misconfigured(f"{variable}: there is no table {table}: check which database it names, and its search_path.")
+        if missing := [name for name in needed[table].columns if name not in columns]:
+            raise Misconfigured(f"{variable}: table {table} has no column {', '.join(missing)}: {cure}.")
+        for right in lacking:
+            may_not = f"may not read table {table}" if right == "SELECT" else f"lacks {right} on table {table}"
+            raise Misconfigured(f"{variable}: role {role} {may_not}: GRANT {right} ON {table} TO {role}.")
+        found[table] = columns
+    return found
