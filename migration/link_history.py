@@ -19,6 +19,7 @@ class JoinAudit:
     action: str
     values: dict[str, Any] | None
     deal_hint: int | None = None  # the associated record, where that is a deal: the deal after this audit
+    person_hint: int | None = None  # the same, where it is a contact
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,7 @@ def row_of(audit: JoinAudit, rows: dict[str, Row], deal_attribute: dict[str, str
     """The audit's row. Where its class is new to this id, a row that an earlier class told and that agrees with it is the same, renamed."""
     if audit.class_name not in rows:
         ends = Ends(audit, deal_attribute[audit.class_name], other_attribute[audit.class_name])
-        former = (
-            None if audit.action == "create" else next((name for name, row in rows.items() if ends.agree_with(row, audit.deal_hint)), None)
-        )
+        former = None if audit.action == "create" else next((name for name, row in rows.items() if ends.agree_with(row, audit)), None)
         rows[audit.class_name] = rows.pop(former) if former else Row()
     return rows[audit.class_name]
 
@@ -106,10 +105,11 @@ class Ends:
         self.deal_before, self.deal_after, self.deal_moved = stated(values, deal, update)
         self.person_before, self.person_after, self.person_moved = stated(values, other, update)
 
-    def agree_with(self, row: Row, hint: int | None) -> bool:
-        """Whether something is known of the row, and nothing stated here contradicts it; nor the deal it is associated with, if not moved."""
-        deal = known(self.deal_before, None if self.deal_moved else hint)
-        told = [(said, held) for said, held in [(deal, row.deal), (self.person_before, row.person)] if held is not None]
+    def agree_with(self, row: Row, audit: JoinAudit) -> bool:
+        """Whether something is known of the row, and nothing stated here contradicts it; nor the record it is associated with, if not moved."""
+        deal = known(self.deal_before, None if self.deal_moved else audit.deal_hint)
+        person = known(self.person_before, None if self.person_moved else audit.person_hint)
+        told = [(said, held) for said, held in [(deal, row.deal), (person, row.person)] if held is not None]
         return bool(told) and all(said in (None, held) for said, held in told)
 
 

@@ -13,12 +13,14 @@ from psycopg import sql
 from migration.crm import TEXTS, Crm
 from migration.link_history import History, JoinAudit, number, replay
 from migration.mapping import Mapping, Role
-from migration.pipeline.queries import literals
+from migration.pipeline.queries import joins, literals
 from migration.pipeline.reading import changes_reader, values
 
 BATCH = 5_000  # audits of join rows at a time
 IDS_AT_ONCE = 100_000  # of them in the index's order, where nothing but ids is looked at
+PAGE = 20_000  # audits at a time, when an extension looks for changed join rows
 ROWS_AT_ONCE = 500  # whose whole history is asked for
+AHEAD = "2 days"  # by which the clock of whoever writes audits may be wrong
 ODD, NAMELESS = 1 << 61, 1 << 62  # where the numbers begin of rows whose id is none, and of audits without a row
 NUMBER = "'^(0|[1-9][0-9]{0,17})$'"
 
@@ -28,8 +30,8 @@ class Source:
 
     def __init__(self, mapping: Mapping, crm: Crm) -> None:
         self.mapping, self.crm = mapping, crm
-        self.classes = mapping.classes(Role.DEAL_CONTACT_JOIN) + mapping.classes(Role.DEAL_COMPANY_JOIN)
-        self.deal_classes = set(mapping.classes(Role.DEAL))
+        self.classes = joins(mapping)
+        self.deal_classes, self.contact_classes = set(mapping.classes(Role.DEAL)), set(mapping.classes(Role.CONTACT))
         self.read = changes_reader(crm.shape)
         self.id_is_text = crm.shape.record_id in TEXTS
         self.is_odd = sql.SQL(f"auditable_id !~ {NUMBER}" if self.id_is_text else "auditable_id < 0")
@@ -157,8 +159,8 @@ class Source:
         ).format(row=self.row, classes=literals(self.classes), which=which)
         grouped: dict[tuple[Role, int], list[JoinAudit]] = defaultdict(list)
         for audit_id, name, row, action, text, associated, associated_id in self.crm.rows(statement):
-            hint = number(associated_id) if associated in self.deal_classes else None
-            grouped[self.mapping.role_of[name], row].append(JoinAudit(audit_id, name, action, values(text, self.read), hint))
+            hints = [number(associated_id) if associated in classes else None for classes in (self.deal_classes, self.contact_classes)]
+            grouped[self.mapping.role_of[name], row].append(JoinAudit(audit_id, name, action, values(text, self.read), *hints))
         return {(role, row): self.replayed(role, audits) for (role, row), audits in grouped.items()}
 
     def replayed(self, role: Role, audits: list[JoinAudit]) -> History:
@@ -168,9 +170,12 @@ class Source:
         return replay(audits, deal, {name: ends.company for name, ends in self.mapping.joins.items()})
 
     def first_since(self, moment: datetime, below: int) -> int:
-        """An audit id below which everything was made before `moment`: going back from `below` by primary key, page by page."""
+        """An audit id below which everything was made before `moment`: going back from `below` by primary key, page by page.
+
+        What a clock far ahead has dated does not count: every page of a source may hold one.
+        """
         statement = sql.SQL(
-            """SELECT min(id), count(*) FILTER (WHERE created_at >= {moment}) FROM
+            """SELECT min(id), count(*) FILTER (WHERE created_at >= {moment} AND created_at < {moment} + interval {most}) FROM
                (SELECT id, created_at FROM audits WHERE id <= {below} ORDER BY id DESC LIMIT 2000) page"""
         )
         kind = "timestamp" if self.crm.shape.created_at == "timestamp without time zone" else "timestamptz"
@@ -178,10 +183,16 @@ class Source:
             sql.Literal(moment.replace(tzinfo=None).isoformat() if kind == "timestamp" else moment.isoformat()), sql.SQL(kind)
         )
         while True:
-            lowest, recent = self.crm.rows(statement.format(moment=literal, below=sql.Literal(below)))[0]
+            lowest, recent = self.crm.rows(statement.format(moment=literal, most=sql.Literal(AHEAD), below=sql.Literal(below)))[0]
             if lowest is None or not recent:
                 return below if lowest is None else lowest
             below = lowest - 1
+
+    def page_after(self, low: int) -> int | None:
+        """The audit id where the page after the one from `low` on begins; None where there is none. Counted by audits, since ids have gaps of any size."""
+        statement = sql.SQL("SELECT id FROM audits WHERE id >= {} ORDER BY id OFFSET {} LIMIT 1")
+        found = self.crm.rows(statement.format(sql.Literal(low), sql.Literal(PAGE)))
+        return found[0][0] if found else None
 
     def changed_rows(self, low: int, high: int) -> Iterator[sql.Composed]:
         """Join rows with an audit from id `low` (inclusive) to `high` (exclusive), by primary key, some hundred at a time."""

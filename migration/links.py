@@ -28,7 +28,9 @@ from migration.mapping import Mapping, Role
 from migration.models import DealLink, JoinConcern, LinkIndex, LinkOddity
 from migration.pipeline.records import Joined, Links
 
-READING = 2  # raised by hand whenever the same audits would become other links; 2: rows whose id is no number are links too
+# Raised by hand whenever the same audits would become other links. 2: rows whose id is no number are links too. 3: an associated contact tells the rows
+# of two tables apart.
+READING = 3
 LAG = timedelta(hours=6)  # the longest transaction of the CRM that an extension must still find
 FOREVER = 2**63 - 1
 WAITS, WAIT_SECONDS = 40, 0.5  # for another worker's extension
@@ -39,7 +41,6 @@ BEGUN_AGAIN = (
     "Audits of join rows came or went where ids were settled long ago: the index is built anew. Runs that were verified since {since} may rest on "
     "links that were wrong: run their accounts again."
 )
-PAGE = 20_000  # audit ids at a time, when an extension looks for changed join rows
 LINKS_OF_PERSONS = (
     "SELECT deal_id, person_id, from_audit, to_audit FROM migration_deallink WHERE index_id = %s AND person_id = ANY(%s::bigint[])"
 )
@@ -57,7 +58,7 @@ Pulse = Callable[[], None]
 def key_of(mapping: Mapping, address: str) -> str:
     """What a link index is kept under: the CRM's address and everything of the mapping that links rest on."""
     joins = {name: [ends.deal, ends.contact, ends.company] for name, ends in mapping.joins.items()}
-    meaning = [READING, address, sorted(joins.items()), sorted(mapping.classes(Role.DEAL))]
+    meaning = [READING, address, sorted(joins.items()), sorted(mapping.classes(Role.DEAL)), sorted(mapping.classes(Role.CONTACT))]
     return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
 
 
@@ -154,14 +155,31 @@ def forget(index: LinkIndex, *, since: datetime | None, now: datetime) -> None:
 def extend(index: LinkIndex, source: Source, *, now: datetime, pulse: Pulse) -> None:
     """Read again the join rows that have audits since the last look, and in the window before it."""
     top = source.highest_audit()
-    start = source.first_since((index.covered_at or now) - LAG, index.covers_to or 0)
-    for low in range(start, top + 1, PAGE):
+    low: int | None = source.first_since((index.covered_at or now) - LAG, index.covers_to or 0)
+    while low is not None:
         pulse()
+        following = source.page_after(low)
         with transaction.atomic():
-            for which in source.changed_rows(low, min(low + PAGE, top + 1)):
+            cut_off(index, low, following or FOREVER)
+            for which in source.changed_rows(low, following or FOREVER):
                 replace(index, source.histories(which))
+        low = following
     mark(index, top, now)
     settle(index, source, source.first_since(now - LAG, top), now=now)
+
+
+def cut_off(index: LinkIndex, low: int, high: int) -> None:
+    """Forget what audits with these ids told: a source that was restored has them no more, or others under their ids.
+
+    Whatever began or ended a link is kept as a concern too, or as an oddity.
+    """
+    told = {"index": index, "audit_id__gte": low, "audit_id__lt": high}
+    rows = {row for model in (JoinConcern, LinkOddity) for row in model._default_manager.filter(**told).values_list("join_row", flat=True)}
+    of_rows = DealLink.objects.filter(index=index, join_row__in=rows)
+    of_rows.filter(from_audit__gte=low, from_audit__lt=high).delete()
+    of_rows.filter(to_audit__gte=low, to_audit__lt=high).update(to_audit=None)
+    for model in (JoinConcern, LinkOddity):
+        model._default_manager.filter(**told).delete()
 
 
 def settle(index: LinkIndex, source: Source, to: int, *, now: datetime) -> None:

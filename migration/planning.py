@@ -10,7 +10,7 @@ from psycopg import sql
 from migration.crm import TEXTS, Crm, Shape
 from migration.links import Reader
 from migration.mapping import Mapping, Role
-from migration.pipeline.queries import array, companions, literals, watermark_of_row
+from migration.pipeline.queries import array, companions, joins, literals, watermark_of_row
 from migration.pipeline.records import Links
 from migration.watermark import from_json
 
@@ -127,9 +127,9 @@ def sources(crm: HasShape, mapping: Mapping, persons: list[int], links: Links) -
         yield Source(of_deals, by_sets=False)
     pairs = [(joined.person_id, audit) for audit, found in links.by_audit.items() for joined in found]
     if pairs:
-        of_join_rows = sql.SQL("(SELECT l.person, a.* FROM unnest({}, {}) AS l(person, audit) JOIN audits a ON a.id = l.audit)").format(
-            array([person for person, _ in pairs]), array([audit for _, audit in pairs])
-        )
+        of_join_rows = sql.SQL(
+            "(SELECT l.person, a.* FROM unnest({}, {}) AS l(person, audit) JOIN audits a ON a.id = l.audit WHERE a.auditable_type IN ({}))"
+        ).format(array([person for person, _ in pairs]), array([audit for _, audit in pairs]), literals(joins(mapping)))
         yield Source(of_join_rows, by_sets=False)
 
 

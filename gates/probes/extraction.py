@@ -67,7 +67,7 @@ def queries(crm: HasShape, mapping: Mapping, work: Work) -> Iterator[Query]:
     own = by_contact(shape, mapping, work.selection)
     yield Query("the contacts' own audits", rows_of(shape, mapping, own, MOMENT), BY_RECORD)
     if audits := [audit for audit in found.by_audit if work.selection.holds(audit)]:
-        yield Query("the join rows' audits", rows_of(shape, mapping, by_audit(audits), MOMENT), BY_KEY)
+        yield Query("the join rows' audits", rows_of(shape, mapping, by_audit(mapping, audits), MOMENT), BY_KEY)
     if found.by_deal and mapping.classes(Role.DEAL):
         of_deals = by_deal(shape, mapping, sorted(found.by_deal), work.selection)
         yield Query("the deals' audits", rows_of(shape, mapping, of_deals, MOMENT), BY_RECORD)

@@ -74,6 +74,7 @@ class JoinConcern(models.Model):
             models.Index(fields=["index", "person_id"], name="joinconcern_person", condition=Q(person_id__isnull=False)),
             models.Index(fields=["index", "deal_id"], name="joinconcern_deal", condition=Q(person_id__isnull=True)),
             models.Index(fields=["index", "join_row"], name="joinconcern_row"),
+            models.Index(fields=["index", "audit_id"], name="joinconcern_audit"),
         ]
 
     def __str__(self) -> str:
@@ -91,7 +92,10 @@ class LinkOddity(models.Model):
     class Meta:
         verbose_name_plural = "link oddities"
         constraints = [models.CheckConstraint(condition=Q(kind__in=["contactless", "startless"]), name="linkoddity_kind_known")]
-        indexes = [models.Index(fields=["index", "join_row"], name="linkoddity_row")]
+        indexes = [
+            models.Index(fields=["index", "join_row"], name="linkoddity_row"),
+            models.Index(fields=["index", "audit_id"], name="linkoddity_audit"),
+        ]
 
     def __str__(self) -> str:
         return f"Audit {self.audit_id}: {self.kind}"

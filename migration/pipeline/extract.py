@@ -43,7 +43,7 @@ def extract(
     if selection.persons:
         yield from read(by_contact(shape, mapping, selection))
     if audits := [audit for audit in links.by_audit if selection.holds(audit)]:
-        for found in read(by_audit(audits)):
+        for found in read(by_audit(mapping, audits)):
             yield from for_each(found, links.by_audit[found.audit_id])
     if links.by_deal and mapping.classes(Role.DEAL):
         for found in read(by_deal(shape, mapping, sorted(links.by_deal), selection)):

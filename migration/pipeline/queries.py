@@ -61,9 +61,11 @@ def by_contact(shape: Shape, mapping: Mapping, selection: Selection) -> sql.Comp
     )
 
 
-def by_audit(audits: list[int]) -> sql.Composed:
-    """Single audits, by primary key."""
-    return sql.SQL("unnest({}) AS p(id) CROSS JOIN LATERAL (SELECT * FROM audits WHERE audits.id = p.id)").format(array(audits))
+def by_audit(mapping: Mapping, audits: list[int]) -> sql.Composed:
+    """Join rows' audits, by primary key: in a source that was restored meanwhile the ids may be other records' by now."""
+    return sql.SQL(
+        "unnest({}) AS p(id) CROSS JOIN LATERAL (SELECT * FROM audits WHERE audits.id = p.id AND auditable_type IN ({}))"
+    ).format(array(audits), literals(joins(mapping)))
 
 
 def by_deal(shape: Shape, mapping: Mapping, deals: list[int], selection: Selection) -> sql.Composed:
@@ -79,6 +81,11 @@ def sampled(pairs: list[tuple[int, int]]) -> sql.Composed:
     return sql.SQL("unnest({}, {}) AS p(id, audit) CROSS JOIN LATERAL (SELECT * FROM audits WHERE audits.id = p.audit)").format(
         array(persons), array(audits)
     )
+
+
+def joins(mapping: Mapping) -> tuple[str, ...]:
+    """Classes of join rows (rules 3 and 5)."""
+    return mapping.classes(Role.DEAL_CONTACT_JOIN) + mapping.classes(Role.DEAL_COMPANY_JOIN)
 
 
 def companions(mapping: Mapping) -> tuple[str, ...]:

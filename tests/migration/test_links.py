@@ -280,7 +280,7 @@ def test_an_extension_equals_a_fresh_build(systems, monkeypatch):
     index = up_to_date()
     before, covered = contents(index), index.covered_at
     add_newer_audits(systems)
-    monkeypatch.setattr(links, "PAGE", 300)
+    monkeypatch.setattr(link_source, "PAGE", 300)
     monkeypatch.setattr(links, "build", None)
     index = up_to_date()
     monkeypatch.undo()
