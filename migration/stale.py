@@ -1,9 +1,11 @@
 """Removing rows of ours that are candidates no more, as a run's verification listed them. A person's act, never done by itself."""
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from migration import events, reconcile, runs, worlds
+from migration import events, links, reconcile, runs, ticks, worlds
+from migration.doors import Outage
 from migration.models import Run, StaleRow
 from migration.pipeline.flow import World
 from migration.runs import Refused
@@ -14,7 +16,8 @@ from migration.withdrawal import KEYS_AT_ONCE, check_may_delete
 REMOVE = """
     DELETE FROM contact_activity_logs WHERE id = ANY(%s) AND account_id = %s AND origin = 'crm_migration' RETURNING id"""
 
-CLAIMED = "SELECT DISTINCT source_id FROM contacts WHERE account_id = %s AND source = 'crm' AND source_id = ANY(%s)"
+STANDS = "SELECT id, contact_id::text FROM contact_activity_logs WHERE id = ANY(%s)"
+LINKS_SECONDS = 20.0  # that a page waits for the link index
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def remove(run: Run, *, by: str, now: datetime, most: int = KEYS_AT_ONCE) -> Ste
     listed = list(run.stale_rows.order_by("person_id", "audit_id")[:most])
     with worlds.opened(run) as world:
         check_may_delete(world.cdp)
+        links_until_now(world)
         still = still_stale(listed, world)
         with world.cdp.transaction() as connection:
             gone = connection.execute(REMOVE, ([row.row_id for row in still], world.account_id)).fetchall()
@@ -56,14 +60,28 @@ def remove(run: Run, *, by: str, now: datetime, most: int = KEYS_AT_ONCE) -> Ste
     return Step(len(gone), len(listed) - len(gone))
 
 
+def links_until_now(world: World) -> None:
+    """What hangs on a link that the index does not know would be taken for nobody's. Raises Outage where the index takes long to build."""
+    started = time.monotonic()
+
+    def pulse() -> None:
+        if time.monotonic() - started > LINKS_SECONDS:
+            raise Outage("The link index is being built anew, which takes a while: a dry run of the account ends it. Then remove the rows.")
+
+    links.up_to_date(world.mapping, world.crm, worlds.address("CRM_DATABASE_URL"), now=ticks.now(), pulse=pulse)
+
+
 def still_stale(listed: list[StaleRow], world: World) -> list[StaleRow]:
-    """Those whose audit, read afresh, is not a candidate of any contact that the account has now."""
+    """Those whose audit, read afresh, is not a candidate of any contact that the account has now, or that stand at another contact."""
     found: list[StaleRow] = []
     persons = sorted({row.person_id for row in listed})
+    stands = dict(world.cdp.rows(STANDS, ([row.row_id for row in listed],)))
     for start in range(0, len(persons), reconcile.PERSONS_BY_KEY):
-        batch = persons[start : start + reconcile.PERSONS_BY_KEY]
-        claimed = [row[0] for row in world.cdp.rows(CLAIMED, (world.account_id, batch))]
-        candidates = source_keys(world, claimed)
-        in_batch = set(batch)
-        found += [row for row in listed if row.person_id in in_batch and (row.person_id, row.audit_id) not in candidates]
+        batch = set(persons[start : start + reconcile.PERSONS_BY_KEY])
+        claims = world.cdp.contacts_of(world.account_id, sorted(batch))
+        candidates = source_keys(world, list(claims))
+        at_home = {row.pk for row in listed if stands.get(row.row_id) in claims.get(row.person_id, ())}
+        found += [
+            row for row in listed if row.person_id in batch and not ((row.person_id, row.audit_id) in candidates and row.pk in at_home)
+        ]
     return found

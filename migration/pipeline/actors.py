@@ -34,9 +34,9 @@ class ActorMapper:
         if len(self.cache) > CACHED_KEYS:
             self.cache.clear()
         new = {key: tuple(map(copytext.read, key)) for key in keys if key not in self.cache}
-        people = self.directory.look_up(user_id for kind, user_id, _ in new.values() if user_id is not None and kind in ("User", "", None))
+        people = self.directory.look_up(user_id for kind, user_id, _ in new.values() if user_id and kind in ("User", "", None))
         for key, (user_type, user_id, username) in new.items():
-            self.cache[key] = self.decide(user_type or None, user_id, username, people)
+            self.cache[key] = self.decide(user_type or None, user_id or None, username, people)  # a text column may hold ''
 
     def decide(self, user_type: str | None, user_id: str | None, username: str | None, people: dict[str, Person]) -> Actor:
         """The actor table, top to bottom, overrides first."""

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from migration import copytext
@@ -41,6 +42,7 @@ class CategoryMapper:
     """One run's categories: made from its mapping, its account (CRM organisation id) and its capabilities ("E": gate E is signed)."""
 
     def __init__(self, mapping: Mapping, crm_organization_id: int | None, capabilities: frozenset[str]) -> None:
+        self._given = (mapping, crm_organization_id, capabilities)
         self._gate_e = "E" in capabilities
         self._unread: dict[tuple[str, bytes], tuple[tuple[bytes, ...], tuple[str, str | None]]] = {}
         self._plans = {
@@ -49,6 +51,12 @@ class CategoryMapper:
             if role in ENTITY_OF_ROLE
             for action in ACTIONS
         }
+
+    @cached_property
+    def confirmed(self) -> "CategoryMapper":
+        """The same, were gate E signed: what live sync may call an activity already."""
+        mapping, crm_organization_id, capabilities = self._given
+        return CategoryMapper(mapping, crm_organization_id, capabilities | {"E"})
 
     def category(
         self, role: Role, class_name: str, action: str, changes: Callable[[], Changes], moved: Moved | None = None
@@ -191,11 +199,13 @@ def _id_text(value: Any) -> str | None:
 
 
 def map_categories(candidates: Iterable[Candidate], categories: CategoryMapper) -> Iterator[Candidate]:
-    """Set `category` and `fallthrough`, also of what is beyond the watermark, which is counted by category."""
+    """Set `category`, `fallthrough` and `live_category`, also of what is beyond the watermark, which is counted by category."""
     for candidate in candidates:
         if not candidate.passed_over:
             try:
                 candidate.category, candidate.fallthrough = category_of(candidate, categories)
+                if candidate.fallthrough:
+                    candidate.live_category, _ = category_of(candidate, categories.confirmed)
             except Exception as error:  # noqa: BLE001 - one poisoned row is put aside, the chunk goes on
                 candidate.problem = failure(error)
         yield candidate

@@ -16,7 +16,7 @@ from migration.pipeline.associations import Names, enrich_associations
 from migration.pipeline.categories import CategoryMapper, map_categories
 from migration.pipeline.contacts import Contacts, resolve_contacts
 from migration.pipeline.extract import extract
-from migration.pipeline.load import Target, foresee, load, mark_unstorable, stage
+from migration.pipeline.load import Target, doubtful, every_row, foresee, load, mark_unstorable, stage
 from migration.pipeline.lookups import namings, organisations
 from migration.pipeline.problems import Unstorable
 from migration.pipeline.queries import Selection
@@ -131,8 +131,10 @@ def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: b
         world.checkpoint("reading")
         # Closed first where somebody stops listening: a COPY left open would take the session with it.
         with closing(extract(connection, world.crm.shape, world.mapping, selection, links, world.watermark)) as extracted:
-            candidates = mark_unstorable(extracted) if probing else extracted
+            candidates = mark_unstorable(extracted, every_row) if probing else extracted
             resolved = resolve_contacts(candidates, contacts)
+            if world.crm.shape.changes != "jsonb":  # which holds nothing that jsonb refuses
+                resolved = mark_unstorable(resolved, doubtful)
             attributed = map_actors(resolved, world.actors)
             categorised = map_categories(attributed, world.categories)
             yield from enrich_associations(categorised, names)
@@ -148,5 +150,6 @@ def aim(work: Work, world: World) -> Target:
         generation=work.generation,
         lag=world.seam_lag,
         waived=world.waived,
+        is_secret=world.mapping.is_secret,
         part_of_contact=(work.audit_from, work.audit_to, work.pairs) != (None, None, None),
     )

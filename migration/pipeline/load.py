@@ -1,9 +1,10 @@
 """ActivityLoader: COPY into a temporary staging table with no lock held, then one short CDP transaction: fence, upsert, receipt."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -30,6 +31,7 @@ from migration.pipeline.staging import (
     SPANS,
     STAGED,
     STAGING,
+    TAKE_OUT,
     UPSERT,
     VERDICT,
     classifying,
@@ -38,6 +40,11 @@ from migration.states import Reason
 
 Waived = frozenset[tuple[int, int, str]]  # (CRM person id, audit id, reason)
 BLOCK_BYTES = 64 * 1024
+
+# What may be beyond jsonb's numbers (131,072 digits, 16,383 of them after the point) or its depth, by a look that costs little.
+LONG_NUMBER = re.compile(rb"[eE][+-]?[0-9]{4}|(?<![0-9])[0-9]{10000}")
+MOST_BRACKETS = 1000
+OF_CONTACTS = (Reason.TENANT_MISMATCH, Reason.CONTACT_AMBIGUOUS)
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,12 @@ class Target:
     lag: timedelta
     waived: Waived = frozenset()
     part_of_contact: bool = False  # of the contact's audits there are more, in other chunks
+    is_secret: Callable[[str], bool] = lambda key: False  # whether an attribute is on the secrets list
 
     @property
     def names(self) -> dict[str, object]:
         """The parameters of the statements below."""
-        return {name: value for name, value in vars(self).items() if name not in ("waived", "part_of_contact")}
+        return {name: value for name, value in vars(self).items() if name not in ("waived", "part_of_contact", "is_secret")}
 
 
 def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, waived: Waived, receipt: Receipt) -> Receipt:
@@ -126,19 +134,34 @@ def aside(candidate: Candidate, problem: Problem) -> Quarantined:
     return Quarantined(candidate.person_id, candidate.audit_id, candidate.contact_id, problem)
 
 
-def mark_unstorable(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-    """Ask jsonb itself about every candidate's changes; the slow way, taken once staging met a value that it refuses.
+def mark_unstorable(candidates: Iterable[Candidate], ask_about: Callable[[Candidate], bool]) -> Iterator[Candidate]:
+    """Ask jsonb itself about the changes of those candidates.
 
     It asks in a session of its own, since the loader's is in the middle of its COPY.
     """
-    with closing(Cdp()) as cdp:
+    with ExitStack() as stack:
+        cdp: Cdp | None = None
         for candidate in candidates:
-            if candidate.becomes_row:
+            if ask_about(candidate):
+                cdp = cdp or stack.enter_context(closing(Cdp()))
                 try:
                     cdp.rows("SELECT %s::jsonb IS NULL", (copytext.read(candidate.changes),))
                 except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
                     candidate.problem = Problem(Reason.CHANGES_UNSTORABLE, f"jsonb refuses it ({type(error).__name__})")
             yield candidate
+
+
+def every_row(candidate: Candidate) -> bool:
+    """The slow way, taken once staging met a value that it refuses."""
+    return candidate.becomes_row
+
+
+def doubtful(candidate: Candidate) -> bool:
+    """Whether jsonb may refuse what its contact keeps from staging: that comes first among the reasons, whatever else is in the chunk."""
+    if candidate.problem is None or candidate.problem.reason not in OF_CONTACTS:
+        return False
+    raw = candidate.changes
+    return LONG_NUMBER.search(raw) is not None or raw.count(b"[") + raw.count(b"{") > MOST_BRACKETS
 
 
 def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str], None] = lambda name: None) -> Receipt:
@@ -190,12 +213,12 @@ def classify(connection: psycopg.Connection, target: Target, receipt: Receipt, *
     Returns how many this very run wrote before, and how many take the place of a row under another person's id.
     """
     if occupied:
-        connection.execute(KEEP_FINER_STANDING, target.names)
+        keep_finer(connection, KEEP_FINER_STANDING, target)
     connection.execute(classifying(occupied=occupied, part_of_contact=target.part_of_contact), target.names)
     counted = connection.execute(COUNT).fetchall()
     formers = sum(row[-1] for row in counted)
     if formers:
-        connection.execute(KEEP_FINER_FORMER, target.names)
+        keep_finer(connection, KEEP_FINER_FORMER, target)
         counted = connection.execute(COUNT).fetchall()
     tally: Counter[str] = Counter()
     for outcome, category, actor_kind, old, number, digest, receipt.first, _ in counted:
@@ -212,6 +235,13 @@ def classify(connection: psycopg.Connection, target: Target, receipt: Receipt, *
         for each in overlaps(connection):
             put_aside(receipt, each, target.waived)
     return tally["own"], formers
+
+
+def keep_finer(connection: psycopg.Connection, statement: str, target: Target) -> None:
+    """Take for mapped what stands there, where the audit was combined since; less what is secret by now."""
+    keys = {key for (found,) in connection.execute(statement, target.names) for key in found}
+    if secrets := [key for key in keys if target.is_secret(key)]:
+        connection.execute(TAKE_OUT, {"secrets": secrets})
 
 
 def overlaps(connection: psycopg.Connection) -> list[Quarantined]:
@@ -244,7 +274,7 @@ def inserted(connection: psycopg.Connection, target: Target) -> int:
 
 def samples(connection: psycopg.Connection) -> list[dict[str, object]]:
     """Up to three rows that would be written or corrected: what stands there now (null for a new one), and what would."""
-    query = f"""SELECT to_jsonb(t) - 'inserted_at', to_jsonb(s) - 'digest'
+    query = f"""SELECT to_jsonb(t) - 'inserted_at', to_jsonb(s) - 'digest' - 'live_category'
                 FROM {STAGED} LEFT JOIN contact_activity_logs t ON t.id = s.id
                 WHERE {OUTCOME} IN ('written', 'corrected') AND length(s.changes::text) < 4000
                 ORDER BY {OUTCOME}, s.id LIMIT 3"""  # noqa: S608 - constants only

@@ -106,7 +106,7 @@ def named_query(shape: Shape, classes: tuple[str, ...], records: list[int], attr
                SELECT * FROM audits WHERE auditable_type IN ({classes}) AND auditable_id = {record_key}) a
            WHERE {carries}"""
     ).format(
-        request=sql.SQL("a.request_uuid" if shape.has_request else "NULL"),
+        request=sql.SQL("a.request_uuid::text" if shape.has_request else "NULL"),
         value=sql.SQL(
             "jsonb_build_object({0}::text, a.audited_changes -> {0})" if shape.changes == "jsonb" else "a.audited_changes"
         ).format(name),

@@ -78,6 +78,7 @@ class Candidate:
     actor: Actor | None = None
     category: str = ""
     fallthrough: str | None = None
+    live_category: str | None = None  # where it fell through: what live sync may call it already
     associations: dict[str, object] | None = None
     collisions: list[Collision] | None = None
     skipped: str = ""

@@ -23,6 +23,7 @@ COLUMNS = (
     "digest",
     "changes",
     "context",
+    "live_category",
 )
 VERSION, VARIANT = 8, 2 << 62  # RFC 9562: UUIDv8, variant 10
 SEPARATOR = b"\x1f"
@@ -99,6 +100,7 @@ class RowWriter:
             md5(SEPARATOR.join(scalars), usedforsecurity=False).hexdigest().encode(),
             self.changes(candidate),
             self.context(candidate),
+            copytext.NULL if candidate.live_category is None else candidate.live_category.encode(),
         )
         return b"\t".join(fields)
 

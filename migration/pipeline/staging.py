@@ -6,7 +6,8 @@ from migration.pipeline.rows import DIGEST_SQL
 STAGING = """
     CREATE TEMP TABLE IF NOT EXISTS calm_staging (
         id uuid NOT NULL, contact_id uuid NOT NULL, category text NOT NULL, actor_kind text NOT NULL, actor_id text, actor_name text,
-        occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, digest uuid NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL);
+        occurred_at timestamptz NOT NULL, source_audit_id bigint NOT NULL, digest uuid NOT NULL, changes jsonb NOT NULL, context jsonb NOT NULL,
+        live_category text);
     ALTER TABLE calm_staging ALTER changes SET STORAGE EXTERNAL"""
 
 # Only of rows that are not simply new: most of a first load are, and need no line here. `former`: the row whose place this one takes.
@@ -47,9 +48,12 @@ KEEP_FINER = f"""
                  l.context, c.source_audit_id, l.origin
           FROM {{standing}} CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id = {{row}} AND origin = 'crm_migration' OFFSET 0) l
           WHERE {COMBINED.format("c")} AND ({COMBINED.format("l")}) IS NOT TRUE) t
-    WHERE s.id = t.id"""  # noqa: S608 - constants only
+    WHERE s.id = t.id
+    RETURNING CASE jsonb_typeof(s.changes) WHEN 'object' THEN ARRAY(SELECT jsonb_object_keys(s.changes)) ELSE '{{{{}}}}' END"""  # noqa: S608 - constants only
 KEEP_FINER_STANDING = KEEP_FINER.format(standing="calm_staging c", row="c.id")
 KEEP_FINER_FORMER = KEEP_FINER.format(standing="calm_staging c JOIN calm_verdict v USING (id)", row="v.former")
+# A key that was put on the secrets list since the finer row was loaded goes all the same.
+TAKE_OUT = "UPDATE calm_staging SET changes = changes - %(secrets)s::text[] WHERE changes ?| %(secrets)s::text[]"
 
 # The other rows that may matter: live ones, and ours under another person's id, whom the contact was of before. All of the chunk's contacts,
 # read contact by contact for the same reason.
@@ -69,14 +73,18 @@ OTHERS_OF_ROWS = """
             SELECT contact_id, category, occurred_at, source_audit_id, origin, id FROM contact_activity_logs
             WHERE contact_id = c.contact_id AND occurred_at BETWEEN c.first AND c.last AND origin = 'live' AND source_audit_id IS NULL OFFSET 0) l"""
 
+# A live row that names no audit and is so close behind a staged one that it may be the same. `live_category` is what live sync may call it already,
+# where it is the generic one here only because gate E is not signed.
+OVERLAPPING = """
+        SELECT s.id FROM calm_staging s JOIN others l ON l.contact_id = s.contact_id AND l.category = s.{category}
+        WHERE l.origin = 'live' AND l.source_audit_id IS NULL AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s"""
+
 # The outcome of each staged row that is not simply new. A live row holds the audit; or one without an audit id is so close behind that it
 # may be the same; or a row of ours holds it, from when the contact was another person's: its id then ends as the staged one does.
 CLASSIFY = """
     INSERT INTO calm_verdict (id, old_category, outcome, former)
     WITH others AS MATERIALIZED ({others}),
-    overlapping AS MATERIALIZED (
-        SELECT s.id FROM calm_staging s JOIN others l USING (contact_id, category)
-        WHERE l.origin = 'live' AND l.source_audit_id IS NULL AND l.occurred_at BETWEEN s.occurred_at AND s.occurred_at + %(lag)s)
+    overlapping AS MATERIALIZED ({overlapping})
     SELECT id, old_category, outcome, CASE outcome WHEN 'corrected' THEN former END FROM (
         SELECT s.id, coalesce(t.category, held.category) AS old_category, held.id AS former,
                CASE WHEN held.origin = 'live' THEN 'already_live'
@@ -100,7 +108,11 @@ STANDING_ROWS = {
 
 def classifying(*, occupied: bool, part_of_contact: bool) -> str:
     """The statement, by whether any row stands where staged ones belong, and whether the chunk is but a part of a contact's audits."""
-    return CLASSIFY.format(others=OTHERS_OF_ROWS if part_of_contact else OTHERS_OF_CONTACTS, **(STANDING_ROWS if occupied else NEW))
+    return CLASSIFY.format(
+        others=OTHERS_OF_ROWS if part_of_contact else OTHERS_OF_CONTACTS,
+        overlapping=" UNION ALL ".join(OVERLAPPING.format(category=name) for name in ("category", "live_category")),
+        **(STANDING_ROWS if occupied else NEW),
+    )
 
 
 # The rows whose places are taken: their contact is another person's now, and a contact has one row of an audit.

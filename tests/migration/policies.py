@@ -15,3 +15,8 @@ def with_d_and_e(account: Account, mode: RunMode, **how: Any) -> Decision:
 def with_f(account: Account, mode: RunMode, **how: Any) -> Decision:
     """Every gate that gives a capability is open, F too."""
     return Decision(frozenset({"D", "E", "F"}))
+
+
+def with_d(account: Account, mode: RunMode, **how: Any) -> Decision:
+    """Nothing is refused; of the gates that give capabilities D alone is open."""
+    return Decision(frozenset({"D"}))

@@ -27,6 +27,7 @@ from tests.migration.hard_rows import (
     new_contact,
 )
 from tests.migration.oracle import row_id
+from tests.migration.test_hard_links import DEAL, JOIN
 
 # --- times ----------------------------------------------------------------------------------------------------------
 
@@ -139,6 +140,35 @@ NAMED = {
     5010: ([("create", '{"organization_id": "1"}')], False),
     5011: ([("create", '{"custom_fields": {"organization_id": 2}}')], False),
 }
+
+
+@pytest.mark.parametrize("live", ["deal/won", "deal/update"])
+@pytest.mark.parametrize("chunk_size", [1, 1000])  # parts of contacts too
+def test_the_seam_knows_what_live_sync_may_call_an_activity_before_gate_e_is_signed(console, settings, live, chunk_size):
+    contact = new_contact(console, 900_001)
+    insert(
+        console,
+        [
+            JOIN | {"auditable_id": 8001, "audited_changes": '{"crm_deal_id": 9001, "crm_person_id": 900001}', "created_at": "2023-04-01"},
+            DEAL | {"audited_changes": '{"crm_stage_id": [1, 4]}'},
+        ],
+    )
+    console.change_cdp(
+        "DELETE FROM contact_activity_logs WHERE origin = 'live'",
+        f"""INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, origin)
+            VALUES (gen_random_uuid(), '{ACCOUNT}', '{contact}', '{live}', 'system', timestamptz '{AT} UTC' + interval '2 seconds', '{{}}', 'live')""",
+    )
+    settings.GATE_POLICY = "tests.migration.policies.with_d"
+    first = run_account(ORGANISATION, chunk_size=chunk_size)
+    settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
+    again = run_account(ORGANISATION, chunk_size=chunk_size)
+    ours = f"SELECT source_audit_id, category FROM contact_activity_logs WHERE contact_id = '{contact}' AND origin = 'crm_migration' ORDER BY 1"
+    assert first.quarantined.get(audit_id=FIRST + 1).reason == "probable_overlap"
+    if live == "deal/won":
+        assert again.quarantined.get(audit_id=FIRST + 1).reason == "probable_overlap"
+        assert rows(console.cdp, ours) == [(FIRST, "deal/contact_linked")]
+    else:  # what live sync called otherwise follows another audit
+        assert rows(console.cdp, ours) == [(FIRST, "deal/contact_linked"), (FIRST + 1, "deal/won")]
 
 
 @pytest.mark.parametrize("chunk_size", [None, 5])

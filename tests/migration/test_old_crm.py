@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from migration import effects, runs, steps
+from migration import effects, ledger, revisions, runs, steps
 from migration.crm import Crm
 from migration.models import Account, MappingRevision
 from migration.states import FINISHED, RunMode, RunState
 from tests.conftest import rows, run_sql, serve_usman
-from tests.migration.conftest import OWNER, now, run_account
+from tests.migration.conftest import OWNER, mapping_document, now, run_account
 from tests.migration.hard_rows import ACCOUNT, AS_JSON, FIRST, ORGANISATION, insert, new_contact
 from tests.migration.oracle_sample import DATA
-from tests.migration.test_hard_links import JOIN
+from tests.migration.test_hard_links import DEAL, JOIN
 
 ENDED_WELL = (RunState.SUCCEEDED, RunState.PARTIAL)
 COMBINED = "E'\\nThis audit is the result of multiple audits being combined.'"
@@ -51,6 +51,73 @@ def test_what_a_finer_row_tells_stays_though_the_combined_audit_would_be_another
     run = run_account(ORGANISATION)
     assert run.state in ENDED_WELL, run.reason
     assert rows(console.cdp, told, (FIRST,)) == [(*before[:3], other)]
+
+
+def test_what_is_secret_by_now_goes_from_a_finer_row_too(console):
+    insert(
+        console,
+        [
+            {"audited_changes": '{"phone": ["1", "2"]}'},
+            {"audited_changes": '{"pin_code": ["1234", "9999"], "price": ["0.50", 0.50]}'},
+        ],
+    )
+    run_account(ORGANISATION)
+    console.change_crm(
+        f"DELETE FROM audits WHERE id = {FIRST}",
+        f"""UPDATE audits SET audited_changes = audited_changes || '{{"phone": ["1", "2"]}}', comment = {COMBINED} WHERE id = {FIRST + 1}""",
+    )
+    document = mapping_document()
+    document["secrets"].append("pin_*")
+    revisions.publish(document, by="tester", note="", now=now())
+    told = f"SELECT changes::text FROM contact_activity_logs WHERE source_audit_id = {FIRST + 1}"
+    dry = run_account(ORGANISATION, RunMode.DRY_RUN)
+    run = run_account(ORGANISATION)
+    assert rows(console.cdp, told) == [('{"price": ["0.50", 0.50]}',)]
+    assert run.state in ENDED_WELL and ledger.of(dry).corrected == ledger.of(run).corrected > 0
+    assert ledger.of(run_account(ORGANISATION)).corrected == 0
+
+
+@pytest.mark.parametrize("kind", ["varchar", "uuid"])
+def test_a_request_s_id_may_be_of_either_type(console, settings, kind):
+    """A deal's name that the same request tells only after the link."""
+    settings.GATE_POLICY = "tests.migration.policies.with_f"
+    new_contact(console, 900_001)
+    console.change_crm(
+        "UPDATE audits SET request_uuid = gen_random_uuid()",
+        f"ALTER TABLE audits ALTER request_uuid TYPE {kind} USING request_uuid::{kind}",
+    )
+    request = {"request_uuid": "b0a3c1de-0000-4000-8000-000000000001"}
+    link = JOIN | {"auditable_id": 8001, "audited_changes": '{"crm_deal_id": 9001, "crm_person_id": 900001}'}
+    insert(console, [link | request, DEAL | {"action": "create", "audited_changes": '{"name": "Big deal"}'} | request])
+    run_account(ORGANISATION)
+    name = f"SELECT context ->> 'deal_name' FROM contact_activity_logs WHERE source_audit_id = {FIRST}"
+    assert rows(console.cdp, name) == [("Big deal",)]
+
+
+def test_an_empty_text_is_no_users_id(console):
+    console.change_crm("ALTER TABLE audits ALTER user_id TYPE varchar USING user_id::varchar")
+    insert(console, [{"user_id": "", "user_type": "", "username": "nightly job"}, {"user_id": "", "user_type": "Integration"}])
+    run_account(ORGANISATION)
+    actors = f"SELECT actor_kind, actor_name FROM contact_activity_logs WHERE source_audit_id >= {FIRST} ORDER BY source_audit_id"
+    assert rows(console.cdp, actors) == [("label", "nightly job"), ("system", None)]
+
+
+@pytest.mark.parametrize("odd", ["1e200000", "9" * 140_000, "[" * 900 + "]" * 900])
+def test_why_an_audit_is_put_aside_does_not_depend_on_its_neighbours(console, odd):
+    """What jsonb refuses comes before whose contact it is, also where nothing of the chunk that is to be staged is refused."""
+    console.change_crm(AS_JSON)
+    new_contact(console, 900_001)
+    alone = [
+        {"auditable_id": 900_001, "action": "create", "audited_changes": '{"organization_id": 2}'},
+        {"auditable_id": 900_001, "audited_changes": f'{{"n": [1, {odd}]}}'},
+    ]
+    insert(console, alone)
+    reasons = dict(run_account(ORGANISATION, RunMode.DRY_RUN).quarantined.values_list("audit_id", "reason"))
+    insert(console, [{"id": FIRST + 2, "audited_changes": '{"n": [1, 1e200000]}'}])
+    beside = dict(run_account(ORGANISATION, RunMode.DRY_RUN).quarantined.values_list("audit_id", "reason"))
+    refused = "tenant_mismatch" if odd.startswith("[") else "changes_unstorable"
+    assert reasons[FIRST + 1] == beside[FIRST + 1] == refused
+    assert beside[FIRST] == "tenant_mismatch" and beside[FIRST + 2] == "changes_unstorable"
 
 
 def test_a_contact_that_appears_between_two_heavy_ones_has_its_chunk(console):

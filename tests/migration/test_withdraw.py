@@ -14,8 +14,8 @@ from gates import milestones
 from migration import attempts, chunks, control, figures, ledger, runs, stale, steps, tasks, withdrawal, worlds
 from migration.admin import overview
 from migration.cdp import Cdp
-from migration.doors import Misconfigured
-from migration.models import Account, Chunk, Event, Run, StaleRow, Summary
+from migration.doors import Misconfigured, Outage
+from migration.models import Account, Chunk, Event, LinkIndex, Run, StaleRow, Summary
 from migration.pipeline.load import load
 from migration.pipeline.problems import Fenced
 from migration.runs import Busy, Refused
@@ -24,7 +24,10 @@ from tests import factories
 from tests.conftest import ROLES, rows
 from tests.migration.against_oracle import assert_as_expected
 from tests.migration.conftest import OWNER, now, run_account
+from tests.migration.hard_rows import FIRST, ORGANISATION, insert, new_contact
+from tests.migration.test_hard_links import DEAL
 from tests.migration.test_restart import PATIENCE, process, wait_until
+from tests.migration.test_restored_source import LINK
 from tests.migration.test_splitting import target_of
 
 DELETE = f"GRANT DELETE ON contact_activity_logs TO {ROLES['cdp']}"
@@ -348,6 +351,37 @@ def test_a_live_row_and_a_row_of_another_account_are_never_removed(may_delete, w
     )
     before = may_delete.activities()
     assert stale.remove(with_stale, by="ana", now=now()) == stale.Step(0, 2)
+    assert may_delete.activities() == before
+
+
+def test_a_row_at_a_contact_that_is_another_persons_by_now_is_removed(may_delete):
+    """Its own person is claimed again, by two contacts, so that no run corrects it."""
+    contact = new_contact(may_delete, 900_002)
+    insert(may_delete, [{"auditable_id": 900_002}])
+    run_account(ORGANISATION)
+    may_delete.change_cdp(f"UPDATE contacts SET source_id = 900003 WHERE id = '{contact}'")
+    new_contact(may_delete, 900_002), new_contact(may_delete, 900_002)
+    run = run_account(ORGANISATION)
+    assert list(run.stale_rows.values_list("person_id", "audit_id")) == [(900_002, FIRST)]
+    assert stale.remove(run, by="ana", now=now()) == stale.Step(1, 0)
+    assert not [row for row in may_delete.activities() if row[2] == contact]
+
+
+def test_a_row_whose_link_came_back_stays(may_delete, monkeypatch):
+    new_contact(may_delete, 900_001)
+    insert(may_delete, [LINK, DEAL])
+    run_account(ORGANISATION)
+    may_delete.change_crm(f"CREATE TABLE kept AS SELECT * FROM audits WHERE id = {FIRST}", f"DELETE FROM audits WHERE id = {FIRST}")
+    LinkIndex.objects.update(built=False, cursor=-1, building_to=None, building_at=None)
+    run = run_account(ORGANISATION)
+    before = may_delete.activities()
+    assert run.stale == 2
+    may_delete.change_crm("INSERT INTO audits SELECT * FROM kept")
+    with monkeypatch.context() as patch:
+        patch.setattr(stale, "LINKS_SECONDS", -1.0)
+        with pytest.raises(Outage, match=r"The link index is being built anew.*Then remove the rows\."):
+            stale.remove(run, by="ana", now=now())
+    assert stale.remove(run, by="ana", now=now()) == stale.Step(0, 2)
     assert may_delete.activities() == before
 
 
