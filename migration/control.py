@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from migration import chunks, reaper, runs
+from migration import chunks, reaper, runs, withdrawal
 from migration.models import Account, Run
 from migration.pipeline.flow import VERSION
 from migration.runs import Busy, Refused
@@ -83,11 +83,15 @@ def force(run: Run, *, by: str, now: datetime) -> Run:
 
 
 def abandon(run: Run, *, by: str, now: datetime) -> Run:
-    """Give a withdrawal up. A worker in the middle of a step ends that step; the rows that are left stay, and can be withdrawn later."""
+    """Give a withdrawal up: no step of it begins any more. The rows that are left stay, and can be withdrawn later. Raises Busy while a step is under way."""
     run.refresh_from_db()
     runs.check_verb(run, Verb.ABANDON)
+    removed = withdrawal.give_up(run)
     reason = f"{by} gave its withdrawal up: the rows that were not removed yet are still in the CDP."
-    return runs.move(run, RunState.FAILED, code=RunReason.ASKED, reason=reason, by=by, now=now)
+    known = {} if removed is None else {"withdrawal": (run.withdrawal or {}) | {"removed": removed}}
+    with transaction.atomic():
+        withdrawal.warn_later_of(run, removed)
+        return runs.move(run, RunState.FAILED, code=RunReason.ASKED, reason=reason, by=by, now=now, **known)
 
 
 def check_gates(run: Run, *, now: datetime) -> None:

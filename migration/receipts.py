@@ -8,7 +8,7 @@ from uuid import UUID
 from migration import fences
 from migration.cdp import Cdp
 from migration.models import Account, Chunk, Run
-from migration.states import COMPLETE, ChunkState, RunMode, RunState
+from migration.states import COMPLETE, ChunkState, RunMode
 
 RUNS = """
     SELECT run_id, account_id, max(committed_at), bool_or(token = %s), coalesce(sum((receipt ->> 'written')::bigint), 0)::bigint
@@ -42,7 +42,7 @@ def differences(cdp: Cdp) -> Iterator[Difference]:
 
 
 def of_known(cdp: Cdp, run: Run, withdrawn: bool) -> str:
-    if withdrawn and run.state not in (RunState.WITHDRAWING, RunState.WITHDRAWN):
+    if withdrawn and run.withdrawal is None:
         return f"It was withdrawn; here it is {run.state}. Withdraw it again: manage.py withdraw_run {run.pk}."
     if not withdrawn and (newer := number_of_newer(cdp, run)):
         return f"{newer} of its chunks were done since; here it is {run.state}. Go on with it, or run the account again: {command(run.account)}."

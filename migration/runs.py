@@ -180,7 +180,8 @@ def taken_from_batch(run: Run, *, by: str, now: datetime, code: RunReason, reaso
 
 def fitting(run: Run) -> list[Verb]:
     """The verbs that a person may ask of it now. A pause by its batch can still be made a person's."""
-    verbs = possible(run.state)
+    never = {Verb.WITHDRAW} if not run.writes else {Verb.RETRY} if run.withdrawal is not None else set()
+    verbs = [verb for verb in possible(run.state) if verb not in never]
     return [Verb.PAUSE, *verbs] if is_paused_by_batch(run) else verbs
 
 
@@ -239,7 +240,7 @@ def seized(run: Run) -> list[Chunk]:
 def check_verb(run: Run, verb: Verb) -> None:
     """Raise Refused, naming what is possible, unless VERBS allows the verb now."""
     if run.state not in VERBS[verb]:
-        now_possible = ", ".join(possible(run.state)) or "nothing"
+        now_possible = ", ".join(fitting(run)) or "nothing"
         raise Refused(f"{run} is {run.state}: {verb} is for a run that is {' or '.join(VERBS[verb])}. Possible now: {now_possible}.")
 
 

@@ -12,16 +12,24 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+import psycopg
 from django.db import IntegrityError, transaction
 
 from migration import fences, reaper, runs, worlds
 from migration.cdp import Cdp
-from migration.doors import Misconfigured, translated
+from migration.doors import Misconfigured, Outage, translated
 from migration.models import Run
 from migration.runs import Busy, Refused
 from migration.states import COMPLETE, Overtaken, RunMode, RunReason, RunState, Verb
 
 KEYS_AT_ONCE = 5_000
+
+# On runs that came after it.
+BEING_WITHDRAWN = "{} is being withdrawn: what this run had found right and left in place goes with it. Run the account again afterwards."
+WITHDRAWN = "{} was withdrawn afterwards: what this run had found right and left in place went with it. Run the account again."
+GIVEN_UP = (
+    "{} was being withdrawn afterwards until that was given up: {} rows that this run may have found right are gone. Run the account again."
+)
 
 OURS = "run_id = %(run)s AND account_id = %(account)s AND origin = 'crm_migration'"
 
@@ -40,6 +48,14 @@ REMOVE = f"""
 BEGUN = """
     INSERT INTO calm.receipts (chunk, run_id, account_id, token, generation, receipt)
     VALUES (%(run)s, %(run)s, %(account)s, %(token)s, 1, '{"removed": {}}') ON CONFLICT (chunk) DO NOTHING"""
+
+# No step that begins from now on removes anything; one that is under way holds the row, and is waited for. In the CDP, where steps are counted.
+ABANDON = """
+    INSERT INTO calm.receipts AS r (chunk, run_id, account_id, token, generation, receipt)
+    VALUES (%(run)s, %(run)s, %(account)s, %(token)s, 1, '{"removed": {}, "abandoned": true}')
+    ON CONFLICT (chunk) DO UPDATE SET receipt = r.receipt || '{"abandoned": true}'
+    RETURNING receipt -> 'removed'"""
+BEGIN_AGAIN = "UPDATE calm.receipts SET receipt = receipt - 'abandoned' WHERE chunk = %(run)s"
 
 # Nobody adopts such a receipt, or writes under it, any more.
 CLOSED = """
@@ -104,11 +120,13 @@ def begin(run: Run, *, by: str, now: datetime) -> Run:
     try:
         with transaction.atomic():
             left = runs.seized(run)
-            warn_later(run, found)
+            if found.rows:
+                warn_later(run, BEING_WITHDRAWN.format(run))
             reason = f"{by} withdraws it: {found.rows:,} rows are to be removed."
             runs.move(run, RunState.WITHDRAWING, code=RunReason.ASKED, reason=reason, by=by, now=now, withdrawal=found.as_json())
             reaper.end_sessions(left)
             fences.shut_out(run)
+            begin_again(run)
     except IntegrityError as error:
         raise Busy(f"Another run of {run.account} is active: wait for it, or cancel it, before {run} is withdrawn.") from error
     except Overtaken as error:
@@ -118,12 +136,45 @@ def begin(run: Run, *, by: str, now: datetime) -> Run:
     return run
 
 
-def warn_later(run: Run, found: Preview) -> None:
-    """Say on the complete runs that came after it that rows which they found right go too."""
-    sentence = f"{run} was withdrawn afterwards: what this run had found right and left in place went with it. Run the account again."
-    for later in Run.objects.filter(account=run.account, mode=RunMode.PRODUCTION, pk__gt=run.pk, state__in=COMPLETE) if found.rows else ():
-        if sentence not in later.warnings:
-            runs.record(later, warnings=[*later.warnings, sentence])
+def begin_again(run: Run) -> None:
+    """Where an earlier withdrawal of it was given up."""
+    with closing(Cdp()) as cdp:
+        if has_receipts(cdp):
+            cdp.connection.execute(BEGIN_AGAIN, fences.names_of(run))
+
+
+def give_up(run: Run) -> dict[str, int] | None:
+    """Have no step of a withdrawal begin any more; what was removed by category, None where the CDP does not tell.
+
+    Raises Busy while a step is under way.
+    """
+    try:
+        worlds.check_systems(run)
+        with closing(Cdp()) as cdp:
+            if not has_receipts(cdp):
+                return {}
+            rows: list[tuple[dict[str, int]]] = cdp.rows(ABANDON, fences.names_of(run) | {"token": fences.NO_TOKEN_IS_HIGHER})
+    except Outage as error:
+        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+            raise Busy(f"A worker is removing rows of {run} at this moment: try again once that step has ended.") from error
+        return None  # nor can any worker remove anything
+    except Misconfigured:
+        return None
+    return rows[0][0]
+
+
+def warn_later(run: Run, sentence: str) -> None:
+    """Say on the complete runs that came after it what becomes of rows that they found right; nothing where the sentence is empty."""
+    for later in Run.objects.filter(account=run.account, mode=RunMode.PRODUCTION, pk__gt=run.pk, state__in=COMPLETE):
+        others = [each for each in later.warnings if not each.startswith(f"Run {run.pk} ")]
+        if (warnings := [*others, sentence] if sentence else others) != later.warnings:
+            runs.record(later, warnings=warnings)
+
+
+def warn_later_of(run: Run, removed: dict[str, int] | None) -> None:
+    """The same once its withdrawal is given up."""
+    number = "some" if removed is None else f"{sum(removed.values()):,}"
+    warn_later(run, "" if removed == {} else GIVEN_UP.format(run, number))
 
 
 def check(run: Run) -> None:
@@ -154,17 +205,22 @@ def proceed(run: Run, *, by: str, now: datetime, pulse: Callable[[], bool]) -> R
         close_receipts(cdp, run)
         for keys in keys_of(cdp, run):
             removed = remove(cdp, run, keys)
+            if removed is None:
+                return run
             runs.record(run, withdrawal=(run.withdrawal or {}) | {"removed": removed})
             if not pulse():
                 return run
         removed = remove(cdp, run, [])
         left = cdp.rows(f"SELECT count(*) FROM contact_activity_logs WHERE {OURS}", fences.names_of(run))[0][0]  # noqa: S608 - constants only
-    if left:
-        return run  # found by the next turn
+    if left or removed is None:
+        return run  # found by the next turn, or given up
     number = sum(removed.values())
     reason = f"{number:,} row{' is' if number == 1 else 's are'} removed."
     withdrawal = (run.withdrawal or {}) | {"removed": removed}
-    return runs.move(run, RunState.WITHDRAWN, code=RunReason.ASKED, reason=reason, by=by, now=now, withdrawal=withdrawal)
+    with transaction.atomic():
+        if removed:
+            warn_later(run, WITHDRAWN.format(run))
+        return runs.move(run, RunState.WITHDRAWN, code=RunReason.ASKED, reason=reason, by=by, now=now, withdrawal=withdrawal)
 
 
 def close_receipts(cdp: Cdp, run: Run) -> None:
@@ -184,11 +240,14 @@ def keys_of(cdp: Cdp, run: Run) -> Iterator[list[UUID]]:
             yield [row[0] for row in rows]
 
 
-def remove(cdp: Cdp, run: Run, keys: list[UUID]) -> dict[str, int]:
-    """Remove these rows where they are the run's, and add them to its count; all that were removed so far, by category."""
+def remove(cdp: Cdp, run: Run, keys: list[UUID]) -> dict[str, int] | None:
+    """Remove these rows where they are the run's, and add them to its count; all that were removed so far, by category. None, and nothing removed,
+    where the withdrawal was given up."""
     names = fences.names_of(run)
     with cdp.transaction() as connection:
         row = connection.execute("SELECT receipt FROM calm.receipts WHERE chunk = %(run)s FOR UPDATE", names).fetchone()
+        if row and "abandoned" in row[0]:
+            return None
         removed = Counter(row[0]["removed"] if row else {})
         for category, number in connection.execute(REMOVE, names | {"keys": keys}).fetchall() if keys else ():
             removed[category] += number

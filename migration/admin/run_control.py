@@ -52,7 +52,7 @@ class RunControl(WorkAdmin):
     def buttons(self, request: HttpRequest, run: Run) -> list[dict[str, str]]:
         """`{"label", "url"}` of what this person may ask of the run now."""
         verbs = [verb for verb in runs.fitting(run) if self.may_work(request, permission_of(verb))]
-        if not run.writes or run.state == RunState.WITHDRAWING:
+        if run.state == RunState.WITHDRAWING:
             verbs = [verb for verb in verbs if verb != Verb.WITHDRAW]
         found = [{"label": f"{verb.capitalize()}…", "url": self.address(verb, run.pk)} for verb in verbs]
         if run.writes and run.stale and self.may_work(request, REMOVE_STALE):

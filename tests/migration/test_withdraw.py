@@ -3,15 +3,19 @@
 import json
 import os
 import signal
+import threading
+import time
 from collections import Counter
 from contextlib import closing
 from io import StringIO
 
+import psycopg
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from gates import milestones
-from migration import attempts, chunks, control, figures, ledger, runs, stale, steps, tasks, withdrawal, worlds
+from migration import attempts, chunks, control, figures, ledger, receipts, runs, stale, steps, tasks, withdrawal, worlds
 from migration.admin import overview
 from migration.cdp import Cdp
 from migration.doors import Misconfigured, Outage
@@ -298,20 +302,101 @@ def test_a_withdrawal_that_cannot_go_on_is_abandoned_and_done_later(may_delete, 
     assert run.removed == total and not of_run(may_delete, run)
 
 
-def test_a_worker_of_a_withdrawal_that_is_abandoned_ends_its_step_and_no_more(may_delete, monkeypatch):
+def test_no_step_begins_once_a_withdrawal_is_abandoned(may_delete, monkeypatch):
+    """Whatever a worker had claimed before: the CDP itself keeps it out, also where it had counted nothing yet."""
     run = withdrawing()
     total = len(of_run(may_delete, run))
-    monkeypatch.setattr(withdrawal, "KEYS_AT_ONCE", 100)
     real = withdrawal.remove
 
     def removed(*arguments):
         control.abandon(Run.objects.get(pk=run.pk), by="ana", now=now())
         return real(*arguments)
 
-    monkeypatch.setattr(withdrawal, "remove", removed)
-    assert steps.step(run, owner=OWNER) == steps.Step.WAITING
+    with monkeypatch.context() as patch:
+        patch.setattr(withdrawal, "remove", removed)
+        steps.step(run, owner=OWNER)
     run.refresh_from_db()
-    assert (run.state, run.removed, len(of_run(may_delete, run))) == (RunState.FAILED, 100, total - 100)
+    assert (run.state, run.withdrawal["removed"], len(of_run(may_delete, run))) == (RunState.FAILED, {}, total)
+    assert command(run, "--yes")["state"] == RunState.WITHDRAWN
+    assert run.removed == total and not of_run(may_delete, run)
+
+
+def test_abandoning_waits_for_the_step_that_is_under_way_and_tells_the_customer_what_it_took(may_delete, monkeypatch):
+    """A step that waits for a row that another session holds; the run after it had found all its rows right."""
+    first, later = run_account(1), run_account(1)
+    withdrawal.begin(first, by="ana", now=now())
+    total = len(of_run(may_delete, first))
+    later.refresh_from_db()
+    assert later.warnings == [
+        f"{first} is being withdrawn: what this run had found right and left in place goes with it. Run the account again afterwards."
+    ]
+    monkeypatch.setattr(withdrawal, "KEYS_AT_ONCE", total)
+    worker = threading.Thread(target=worked_on, args=(first,))
+    with psycopg.connect(may_delete.cdp) as holder:
+        holder.execute("SELECT FROM contact_activity_logs WHERE run_id = %s LIMIT 1 FOR UPDATE", (first.uuid,))
+        worker.start()
+        until = time.monotonic() + 8
+        while not rows(may_delete.cdp, WAITS_FOR_ROW)[0][0] and time.monotonic() < until:
+            time.sleep(0.02)
+        with pytest.raises(Busy, match=r"A worker is removing rows of .* at this moment: try again once that step has ended"):
+            impatient(control.abandon, first)
+        assert Run.objects.get(pk=first.pk).state == RunState.WITHDRAWING
+    worker.join()
+    first.refresh_from_db()
+    control.abandon(first, by="ana", now=now()) if first.state == RunState.WITHDRAWING else None
+    later.refresh_from_db()
+    assert (sum(first.withdrawal["removed"].values()), of_run(may_delete, first)) == (total, [])
+    assert not Run.objects.standing().filter(pk=later.pk).exists()
+    assert len(later.warnings) == 1 and "Run the account again." in later.warnings[0]
+
+
+@pytest.mark.parametrize("steps_done", [0, 1])
+def test_what_an_abandoned_withdrawal_removed_is_told_and_nothing_more(may_delete, monkeypatch, steps_done):
+    first, later = run_account(1), run_account(1)
+    monkeypatch.setattr(withdrawal, "KEYS_AT_ONCE", 100)
+    withdrawal.begin(first, by="ana", now=now())
+    if steps_done:
+        real = withdrawal.runs.record
+        monkeypatch.setattr(withdrawal.runs, "record", killed)  # between the CDP's commit and the console's count
+        with pytest.raises(KeyboardInterrupt):
+            withdrawal.proceed(first, by=OWNER, now=now(), pulse=lambda: True)
+        monkeypatch.setattr(withdrawal.runs, "record", real)
+    control.abandon(first, by="ana", now=now())
+    later.refresh_from_db()
+    assert (first.state, sum(first.withdrawal["removed"].values())) == (RunState.FAILED, 100 * steps_done)
+    gone = f"{first} was being withdrawn afterwards until that was given up: 100 rows that this run may have found right are gone. Run the account again."
+    assert later.warnings == [gone] * steps_done
+    assert Run.objects.standing().filter(pk=later.pk).exists() == (not steps_done)
+    assert Verb.RETRY not in runs.fitting(first) and Verb.WITHDRAW in runs.fitting(first)
+    with closing(Cdp()) as cdp:
+        assert list(receipts.differences(cdp)) == []
+
+
+WAITS_FOR_ROW = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def killed(*given: object, **named: object) -> None:
+    raise KeyboardInterrupt
+
+
+def worked_on(run: Run) -> None:
+    try:
+        withdrawal.proceed(run, by=OWNER, now=now(), pulse=lambda: False)
+    finally:
+        connection.close()
+
+
+def impatient(act, run: Run) -> None:
+    """The act in a session that waits for a lock no longer than a moment."""
+    with pytest.MonkeyPatch.context() as patch:
+        real = Cdp.__init__
+
+        def opened(cdp: Cdp) -> None:
+            real(cdp)
+            cdp.connection.execute("SET lock_timeout = '200ms'")
+
+        patch.setattr(Cdp, "__init__", opened)
+        act(run, by="ana", now=now())
 
 
 # --- stale rows -----------------------------------------------------------------------------------------------------
