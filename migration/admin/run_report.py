@@ -45,6 +45,7 @@ def of(run: Run, *, now: datetime) -> dict[str, Any]:
         "categories": charts.bars(found.categories),
         "actor_kinds": charts.bars(found.actor_kinds),
         "recategorised": charts.bars(found.recategorised),
+        "removed": charts.bars((run.withdrawal or {}).get("removed", {})),
         "left_to_live": charts.bars(found.beyond),
         "examples": (run.verification or {}).get("examples", []),
         "figures": list(comparison.figures(run)),

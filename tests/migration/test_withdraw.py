@@ -351,7 +351,7 @@ def test_abandoning_waits_for_the_step_that_is_under_way_and_tells_the_customer_
 
 
 @pytest.mark.parametrize("steps_done", [0, 1])
-def test_what_an_abandoned_withdrawal_removed_is_told_and_nothing_more(may_delete, monkeypatch, steps_done):
+def test_what_an_abandoned_withdrawal_removed_is_told_and_nothing_more(may_delete, monkeypatch, client, steps_done):
     first, later = run_account(1), run_account(1)
     monkeypatch.setattr(withdrawal, "KEYS_AT_ONCE", 100)
     withdrawal.begin(first, by="ana", now=now())
