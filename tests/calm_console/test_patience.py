@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from django.db import connection
 
+from calm_console.celery import app
 from migration.cdp import Cdp
 from migration.crm import Crm
 from tests.migration.test_restart import ROOT, environment
@@ -48,6 +49,11 @@ def test_a_peer_that_is_gone_is_given_up_after_a_minute(systems, settings):
     settings.CRM_DATABASE_URL += "?keepalives_idle=7"
     with closing(Crm()) as crm:
         assert patience(crm.connection) == (1, 7, 10, 3, 60_000), "what the URL says goes first"
+
+
+def test_workers_and_beat_wait_for_a_broker_for_as_long_as_it_is_away():
+    assert app.conf.broker_connection_max_retries is None, "Celery's own default gives up after some 46 minutes, and 0 at once"
+    assert app.conf.broker_connection_retry and app.conf.broker_connection_retry_on_startup
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 FAULT_POINT names the point, FAULT_SKIP how often it is passed before. What becomes of the process then is the test's: a real SIGKILL,
 or a SIGCONT much later. Three more mishaps: FAULT_POISON names an audit that kills whoever maps it, FAULT_CLOCK sets the process's clock
 off by so many seconds, FAULT_SLOW_READ has each chunk's snapshot busy with a query that takes so many. Outages are waited out for a second
-only. The product knows nothing of this.
+only, and FAULT_BROKER_WAIT says how many seconds a broker that is away is waited for between two tries. The product knows nothing of this.
 """
 
 import os
@@ -11,10 +11,12 @@ import signal
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
+from kombu import Connection
 
 POINTS = (
     "planning",
@@ -47,6 +49,8 @@ class Points(AppConfig):
             set_clock_off(seconds)
         if seconds := float(os.environ.get("FAULT_SLOW_READ", "0")):
             flow.extract = slow(flow.extract, seconds)
+        if seconds := float(os.environ.get("FAULT_BROKER_WAIT", "0")):
+            Connection._ensure_connection = partialmethod(Connection._ensure_connection, interval_start=seconds, interval_max=seconds)
         chunks.checkpoint = before(chunks.checkpoint, lambda arguments: str(arguments[1]))
         chunks.claim = after(chunks.claim, "claimed")
         chunks.replace_quarantined = before(chunks.replace_quarantined, lambda arguments: "finishing")  # within the console's transaction

@@ -65,6 +65,11 @@ class Own:
         with redis.Redis.from_url(self.url()) as client:
             client.flushall()
 
+    def is_waited_at(self) -> bool:
+        """Whether a worker waits for a message."""
+        with redis.Redis.from_url(self.url()) as client:
+            return any(each["cmd"] == "brpop" for each in client.client_list())
+
     def url(self, database: str = "postgres") -> str:
         """The owner's URL of a database; of Redis the server's own."""
         if self.kind == "redis":

@@ -17,6 +17,7 @@ from tests.faults.processes import (
     at_chunk,
     finish_by_ticks,
     is_over,
+    said,
     start,
     tick,
     until,
@@ -28,6 +29,7 @@ from tests.migration.test_admin_work import sent_to
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 SMALL = 16  # audits to a chunk: some thirty chunks
 SLOW = {"FAULT_SLOW_READ": "0.2", "TURN_SECONDS": "1"}
+CELERYS_TRIES = 100  # unless it is told otherwise
 AT_MOST = 2.0  # seconds for an admin action
 
 
@@ -73,6 +75,18 @@ def test_redis_is_killed_and_comes_back_empty(console, settings, broker):
         broker.end(signal.SIGKILL)
         tick(settings, REDIS_URL=broker.url())  # it has nobody to tell, and says so instead of failing
         broker.start()
+        finish_by_ticks(settings, run, REDIS_URL=broker.url())
+    assert_undisturbed(console)
+
+
+def test_a_worker_outlives_a_redis_that_is_away_for_more_tries_than_celery_makes_by_itself(console, settings, broker):
+    with worker(settings, 1, REDIS_URL=broker.url(), FAULT_BROKER_WAIT="0.01") as child:
+        until(broker.is_waited_at)
+        broker.end(signal.SIGKILL)
+        until(lambda: said(child).count("Cannot connect to") > CELERYS_TRIES + 10 or child.poll() is not None)
+        assert child.poll() is None, "it gave up"
+        broker.start()
+        run = start(SMALL)
         finish_by_ticks(settings, run, REDIS_URL=broker.url())
     assert_undisturbed(console)
 
