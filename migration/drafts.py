@@ -27,7 +27,7 @@ def edit(draft: MappingDraft, document: dict, *, by: str, now: datetime) -> None
     """Replace the draft's document; what was counted of the old one counts no more. Raises MappingError, Refused."""
     if draft.published_id:
         raise Refused(f"Draft {draft} is published as revision {draft.published.number if draft.published else ''}: start a new draft.")
-    mappings.parse(document)
+    mappings.digest_of_new(document)
     draft.document, draft.edited_at, draft.edited_by = document, now, by
     draft.effect, draft.effect_digest, draft.effect_reason, draft.effect_at = None, "", "", None
     draft.save(update_fields=["document", "edited_at", "edited_by", "effect", "effect_digest", "effect_reason", "effect_at"])
@@ -76,6 +76,10 @@ def check_can_publish(draft: MappingDraft, *, now: datetime) -> None:
         raise Refused("Another revision was published since this draft was started: start a new draft from it.")
     if mappings.digest(draft.document) == (draft.based_on.digest if draft.based_on else ""):
         raise Refused("The draft is equal to the current revision: there is nothing to publish.")
+    try:
+        mappings.digest_of_new(draft.document)
+    except mappings.MappingError as error:  # it was saved when less was asked of a mapping
+        raise Refused(f"The draft holds what can no longer be published: {' '.join(error.problems)}") from error
     if draft.effect_digest != mappings.digest(draft.document):
         raise Refused("The draft's effect is not counted yet: count it first, so that you know what you publish.")
     if draft.effect is None and may_count(now=now):

@@ -28,6 +28,7 @@ __all__ = [
     "Role",
     "canonical",
     "digest",
+    "digest_of_new",
     "parse",
 ]
 
@@ -69,6 +70,11 @@ def canonical(document: object) -> str:
 def digest(document: object) -> str:
     """The SHA-256 of the canonical text, 64 hex digits; or MappingError."""
     return _digest(normalise(document))
+
+
+def digest_of_new(document: object) -> str:
+    """The same of a document that is to be kept or published; or MappingError, also for what a published revision may hold."""
+    return _digest(normalise(document, is_new=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ MISSING: Any = object()  # stands for a key that a document does not have
 BIGINT = 2**63 - 1
 
 _CATEGORY = re.compile(r"(?:contact|deal|task|ticket|note)/[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
+_NUMBER = re.compile(r"[+-]?[0-9]+")
+_COMMA_BETWEEN_NUMBERS = re.compile(r"(?<!\w)[0-9]+\s*,\s*[0-9]+(?!\w)")
 _PLAIN = re.compile(r"[\w:./*?-]{1,60}")
 _KINDS = {
     type(None): "null",
@@ -33,10 +35,14 @@ class MappingError(ValueError):
 
 
 class Checker:
-    """Collects problems. What it refuses it replaces with something harmless ("" or 0), which only goes as far as the MappingError."""
+    """Collects problems. What it refuses it replaces with something harmless ("" or 0), which only goes as far as the MappingError.
 
-    def __init__(self) -> None:
+    `is_new`: the document is not published yet, so that more can be asked of it; what is published must stay readable.
+    """
+
+    def __init__(self, *, is_new: bool = False) -> None:
         self.problems: list[str] = []
+        self.is_new = is_new
 
     def refuse(self, place: str, why: str) -> None:
         self.problems.append(f"{place}: {why}.")
@@ -87,6 +93,13 @@ class Checker:
             return text
         return str(self.whole(value, place, 0, BIGINT, "a whole number or text"))
 
+    def id_of_set(self, value: Any, place: str) -> str:
+        """The same, but not several at once: they would be taken for the name of an enum, and no audit holds it."""
+        text = self.id(value, place)
+        if self.is_new and is_list_of_ids(text):
+            self.refuse(place, f"{shown(text)} is no id: write one id to a line, without commas (in a file, one to an entry)")
+        return text
+
     def whole(self, value: Any, place: str, low: int, high: int, what: str = "a whole number") -> int:
         """A whole number within bounds; a boolean is none, nor is 3.0."""
         if isinstance(value, bool) or not isinstance(value, int):
@@ -117,6 +130,13 @@ class Checker:
     def optional(self, check: Callable[[Any, str], str], value: Any, place: str) -> str | None:
         """None for null or a missing key, otherwise what the check makes of the value."""
         return None if value is None else check(value, place)
+
+
+def is_list_of_ids(text: str) -> bool:
+    """`3, 4`, `4 5 10` and `[4,5]`; the name of an enum may have blanks, and commas too."""
+    parts = [part for part in re.split(r"[\s,;]+", text) if part]
+    numbers = bool(parts) and all(map(_NUMBER.fullmatch, parts)) and not _NUMBER.fullmatch(text)
+    return numbers or bool(_COMMA_BETWEEN_NUMBERS.search(text))
 
 
 def kind(value: Any) -> str:

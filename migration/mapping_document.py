@@ -56,14 +56,16 @@ _Group = dict[str | None, tuple[str, str | None]]  # overrides of one rank, by t
 _ACCOUNT = re.compile(r"[1-9][0-9]{0,18}")
 
 
-def normalise(document: object) -> dict[str, Any]:
+def normalise(document: object, *, is_new: bool = False) -> dict[str, Any]:
     """The document with its defaults filled in, ids as text, and sorted wherever order has no meaning; or MappingError.
 
     Category overrides *overlap* when one audit could match two of them that have equal priority, class, action and account (or are both
     global), unless both look for different values of one attribute. Two different attributes overlap, since one audit can hold both. An
     account's override and a global one do not: with equal priority the account's wins.
+
+    More is asked of one that `is_new`, see Checker.
     """
-    checker = Checker()
+    checker = Checker(is_new=is_new)
     top = checker.record(document, "the document", _TOP_KEYS)
     if top is None:
         raise MappingError(checker.problems)
@@ -125,7 +127,7 @@ def _id_sets(value: Any, place: str, checker: Checker) -> dict[str, list[str]]:
     names = tuple(ID_SET_OF_ROLE.values())
     sets = checker.record(value, place, names) or {}
     return {
-        name: sorted({checker.id(row, row_place) for row_place, row in checker.rows(sets[name], f"{place}.{name}")})
+        name: sorted({checker.id_of_set(row, row_place) for row_place, row in checker.rows(sets[name], f"{place}.{name}")})
         for name in names
         if name in sets
     }

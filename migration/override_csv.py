@@ -98,7 +98,7 @@ def meaning(override: dict[str, Any]) -> str:
 def place_problems(document: dict[str, Any], kind: str, rows: list[Row]) -> list[str]:
     """Check the whole mapping; problems of a line go to it, what is left is returned."""
     try:
-        mappings.parse(document)
+        mappings.digest_of_new(document)
     except MappingError as error:
         left: list[str] = []
         for problem in error.problems:

@@ -27,7 +27,7 @@ def publish(document: object, *, by: str, note: str, now: datetime) -> Published
 
     Raises mapping.MappingError with every problem found.
     """
-    digest = mappings.digest(document)
+    digest = mappings.digest_of_new(document)
     with transaction.atomic():
         alone()
         last = current()

@@ -396,6 +396,8 @@ def test_an_entry_is_removed(staff):
         ("classes", {"class_roles__deal_contact_join__0__deal": "crm_person_id"}, None, "must be two different attributes"),
         ("ids", {"id_sets__won": "4\r\n-3"}, "id_sets.won", "entry 2: must not be below 0"),
         ("ids", {"id_sets__won": '4\r\n"x'}, "id_sets.won", "line 2 begins with a quotation mark"),
+        ("ids", {"id_sets__won": "4\r\n4 5 10"}, "id_sets.won", "entry 2: '4 5 10' is no id: write one id to a line"),
+        ("ids", {"account_id_sets__0__ids": "3, 4"}, "account_id_sets.0.ids", "entry 1: '3, 4' is no id: write one id to a line"),
         ("ids", {"account_id_sets__0__account": "x"}, "account_id_sets.0.account", "the key must be a CRM organisation id"),
         ("ids", {"account_id_sets__0__set": ""}, None, "needs an organisation id and a set"),
         ("ids", {"account_id_sets__2__account": "2", "account_id_sets__2__set": "done"}, None, "another row for done"),
@@ -605,6 +607,14 @@ def test_a_worker_goes_back_to_its_work_though_the_broker_is_away(no_broker):
     began = time.monotonic()
     assert not tasks.nudge(1)
     assert time.monotonic() - began < 3
+
+
+def test_a_draft_that_was_saved_with_several_ids_in_one_is_not_published(staff):
+    draft = a_draft(FULL)
+    MappingDraft.objects.update(document=FULL | {"id_sets": {"won": ["3, 4"]}})
+    refused = text(staff.post(url(f"{DRAFT}_publish", draft.pk), {"note": "why"}).content.decode())
+    assert "The draft holds what can no longer be published: id_sets.won[0]: '3, 4' is no id: write one id to a line" in refused
+    assert not revisions.current()
 
 
 def test_a_draft_is_counted_and_published_through_its_pages(console, staff):

@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migration.mapping import ActorOverride, CategoryOverride, JoinAttributes, Mapping, MappingError, Role, canonical, digest, parse
+from migration.mapping import (
+    ActorOverride,
+    CategoryOverride,
+    JoinAttributes,
+    Mapping,
+    MappingError,
+    Role,
+    canonical,
+    digest,
+    digest_of_new,
+    parse,
+)
 from migration.mapping_json import json_problem, json_text, same_json
 
 SAMPLE = """
@@ -295,6 +306,24 @@ class TestRefusals:
         (found,) = problems(document)
         assert found.startswith(problem)
         assert found.endswith(".")
+
+    @pytest.mark.parametrize("several", ["3, 4", "3,4", "4 5 10", "4;5", "4,", "3\u00a04", "[4, 5]", "won, 3, 4"])
+    def test_several_ids_in_one_are_refused_before_they_are_published(self, several: str) -> None:
+        for place, changed in (
+            ("id_sets.won[1]", {"id_sets": {"won": [4, several]}}),
+            ("account_id_sets.2.done[0]", {"account_id_sets": {"2": {"done": [several]}}}),
+        ):
+            with pytest.raises(MappingError) as caught:
+                digest_of_new(sample(**changed))
+            assert caught.value.problems == (
+                f"{place}: {several!r} is no id: write one id to a line, without commas (in a file, one to an entry).",
+            )
+            assert parse(sample(**changed)).digest, "a revision that was published with it stays readable"
+
+    @pytest.mark.parametrize("name", ["closed won", "Won 4", "stage 4, stage 5", "4th of 5", "a,b", "04", "+4", "x4,5", "-", ","])
+    def test_a_name_with_blanks_is_no_list_of_ids(self, name: str) -> None:
+        document = sample(id_sets={"won": [name]})
+        assert digest_of_new(document) == digest(document)
 
     @pytest.mark.parametrize("document", [None, True, 7, 1.5, "text", []])
     def test_no_object(self, document: object) -> None:

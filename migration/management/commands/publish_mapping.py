@@ -28,7 +28,7 @@ class Command(BaseCommand):
         document = read(options["file"])
         out = Output(self, options["json"])
         try:
-            digest = mappings.digest(document)
+            digest = mappings.digest_of_new(document)
         except mappings.MappingError as error:
             raise CommandError(f"{options['file']} is no mapping:\n{error}") from error
         last = revisions.current()
