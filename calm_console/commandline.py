@@ -7,13 +7,18 @@ NEEDS_NO_SERVER = {"help", "--help", "-h", "--version", "version", "makemigratio
 
 
 def execute(argv: list[str]) -> int:
-    """Run one management command; a fault of configuration or of a server is one sentence on standard error, exit code 2."""
+    """Run one management command; a fault of configuration, of a server or of what was typed is one sentence on standard error, exit code 2."""
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
     from django.db.utils import OperationalError, ProgrammingError
 
     from calm_console.embedded import EmbeddedError
 
+    if foreign := next(filter(is_no_utf8, argv), None):
+        as_bytes = foreign.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return refuse(
+            f"The argument '{as_bytes[:60]}' is not UTF-8: write it in UTF-8, and give a file another name where its name is meant."
+        )
     try:
         if len(argv) > 1 and argv[1] not in NEEDS_NO_SERVER and "--help" not in argv:
             start_embedded()
@@ -25,6 +30,11 @@ def execute(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return refuse("Stopped by the keyboard; what was committed is kept, and running the command again goes on.", code=130)
     return 0
+
+
+def is_no_utf8(argument: str) -> bool:
+    """Whether it came as other bytes: Python keeps each of them as half a surrogate pair."""
+    return any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def start_embedded() -> None:

@@ -152,6 +152,14 @@ def test_it_refuses_to_blank_what_is_young(db):
         call_command("retain", "--days", "29")
 
 
+@pytest.mark.parametrize("days", ["36501", "4000000", "999999999", "9" * 30])
+def test_more_days_than_the_calendar_has_are_refused_in_words(db, days):
+    with pytest.raises(CommandError, match="--days may be 36,500 at most") as caught:
+        call_command("retain", "--days", days)
+    assert caught.value.returncode == 2
+    assert retain("--days", "36500")["days"] == 36500
+
+
 def test_the_pages_say_that_a_body_is_gone(now, client):
     old, _ = measured(now, LONG_AGO), measured(now, 1)
     retain("--yes")

@@ -341,3 +341,6 @@ def test_the_command_refuses_in_sentences():
     for odd in ("nan", "inf", "x"):
         with pytest.raises(CommandError, match=f"invalid percent value: '{odd}'"):
             command("1", "--name", "x", "--most-quarantined", odd)
+    for option, odd in (("--from", "22:00+05:00"), ("--to", "10:00Z")):
+        with pytest.raises(CommandError, match="has an offset of its own: write HH:MM as the clocks of --zone show it"):
+            command("1", "--name", "x", option, odd)

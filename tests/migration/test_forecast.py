@@ -88,3 +88,14 @@ def test_a_file_that_is_none_is_refused_in_words(tmp_path):
         call_command("forecast", figures=other)
     with pytest.raises(CommandError, match="a week has 168 hours"):
         call_command("forecast", window_hours=200.0)
+
+
+@pytest.mark.parametrize("option", ["--audits", "--accounts", "--workers", "--readers", "--cores"])
+@pytest.mark.parametrize("odd", ["inf", "-inf", "nan", "1e400", "9e307", "0.5", "x"])
+def test_a_number_that_is_none_is_refused_in_words(option, odd):
+    with pytest.raises(CommandError, match=f"argument {option}: invalid positive value: '{odd}'"):
+        call_command("forecast", f"{option}={odd}")
+
+
+def test_the_largest_estate_is_reckoned():
+    call_command("forecast", "--audits=1e15", "--accounts=1e15", "--cores=1", stdout=StringIO())

@@ -9,6 +9,7 @@ import migration.retention
 from migration import events
 from migration.management.output import Output, refusals_as_sentences, who
 
+MOST_DAYS = 36_500  # the calendar has a beginning
 WORDS = {
     "evidence": "bodies of evidence",
     "quarantine_details": "details of quarantined candidates",
@@ -32,7 +33,11 @@ class Command(BaseCommand):
     def handle(self, **options):
         days, really = options["days"], options["yes"]
         if days < gates.retention.LEAST_DAYS:
-            raise CommandError(f"--days must be {gates.retention.LEAST_DAYS} at least: younger evidence the database itself keeps.")
+            raise CommandError(
+                f"--days must be {gates.retention.LEAST_DAYS} at least: younger evidence the database itself keeps.", returncode=2
+            )
+        if days > MOST_DAYS:
+            raise CommandError(f"--days may be {MOST_DAYS:,} at most, a hundred years.", returncode=2)
         out, now = Output(self, options["json"]), timezone.now()
         before = now - timedelta(days=days)
         found = (

@@ -94,7 +94,10 @@ def days(text: str) -> frozenset[int]:
 
 
 def hour(text: str) -> time:
-    return time.fromisoformat(text)
+    found = time.fromisoformat(text)
+    if found.tzinfo:
+        raise ArgumentTypeError(f"{text!r} has an offset of its own: write HH:MM as the clocks of --zone show it")
+    return found
 
 
 def percent(text: str) -> Decimal:
