@@ -10,9 +10,14 @@ from typing import Any
 
 import pytest
 
+from gates import evidence, policies
+from gates.catalogue import BY_LETTER
+from gates.models import Evidence, SignOff
 from gates.probes import Finding, by_index, deactivated_users
 from migration.doors import Misconfigured, Outage
+from migration.usman import Usman
 from tests.conftest import Systems, rows, serve_usman
+from tests.gates.conftest import NOON, sign
 
 COUNTS = {
     "deactivated": {"asked": 9, "ACTIVE": 0, "DEACTIVATED": 9, "absent": 0},
@@ -117,6 +122,24 @@ def test_no_answer_is_failing_evidence_and_is_asked_for_once(systems, settings):
         Finding(False, "None of 9 deactivated users of the CRM is known to be shown as DEACTIVATED."),
     ]
     assert found.facts == {"cases": [], "counts": {"deactivated": {"asked": 9}, "deleted": {"asked": 6}, "active": {"asked": 10}}}
+
+
+def test_a_silent_usman_closes_the_gate_until_it_is_measured_again(systems, people, monkeypatch):
+    """As docs/gates.md says."""
+    evidence.probe(BY_LETTER["D"], None, by="ana", now=NOON)
+    sign("D", "Platform", people["Platform"])
+
+    def silent(self: Usman, emails: list[str]) -> object:
+        raise Outage("USMAN_URL: USMAN did not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Usman, "ask", silent)
+        assert not evidence.probe(BY_LETTER["D"], None, by="ana", now=NOON).passes
+    assert Evidence.objects.count() == 2 and not policies.is_open("D", now=NOON)
+    evidence.probe(BY_LETTER["D"], None, by="ana", now=NOON)
+    assert policies.is_open("D", now=NOON) and SignOff.objects.count() == 1
+    page = " ".join(Path("docs/gates.md").read_text().split())
+    assert "no answer of USMAN is stored as evidence that fails, and the sign-off lapses. Measure D again once USMAN is back" in page
 
 
 @pytest.mark.parametrize(
