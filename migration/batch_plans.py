@@ -69,7 +69,7 @@ def problems(wish: Plan) -> list[str]:
         found.append(f"The day before which nothing starts must be from {FIRST_DAYS[0]} to {FIRST_DAYS[1]}.")
     if not 1 <= wish.at_once <= 100:
         found.append("From 1 to 100 accounts can be at work at once.")
-    if not 0 <= wish.canary <= len(wish.accounts):
+    if wish.accounts and not 0 <= wish.canary <= len(wish.accounts):
         found.append(f"The canary can be none to all {len(wish.accounts)} of the accounts.")
     if not 0 <= wish.most_failures <= MOST_ACCOUNTS or not 0 <= wish.most_quarantined <= 100:
         found.append(f"The limits are a number of accounts up to {MOST_ACCOUNTS:,}, and a percentage from 0 to 100.")

@@ -334,7 +334,7 @@ def test_the_command_refuses_in_sentences():
     with pytest.raises(CommandError, match="No account has these CRM organisation ids: 987654321") as caught:
         command("987654321", "--name", "x")
     assert caught.value.returncode == 4
-    with pytest.raises(CommandError, match="Name at least one account"):
+    with pytest.raises(CommandError, match=r"^Name at least one account\.$"):
         command("--name", "x", "--yes")
     with pytest.raises(CommandError, match="cannot be read"):
         command("--name", "x", "--file", "/nowhere/at/all")
