@@ -1,4 +1,5 @@
 import json
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from migration.management.output import Output, refusals_as_sentences, who
 from migration.models import Account
 from migration.runs import Refused
 
+LONGEST_LOGIN = 150  # as Django's own
+
 
 class Command(BaseCommand):
     help = "Publish a mapping revision from a JSON file. Without --yes it only shows what publishing would do."
@@ -19,7 +22,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         parser.add_argument("--file", required=True, type=Path, help="the mapping, as docs/mapping.md describes it")
         parser.add_argument("--yes", action="store_true", help="publish it")
-        parser.add_argument("--by", default=who(), help="who publishes (default: your login name)")
+        parser.add_argument("--by", type=login, default=who(), help="who publishes (default: your login name)")
         parser.add_argument("--note", default="", help="why")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -66,6 +69,14 @@ def effect(document: object, out: Output) -> list[dict[str, object]] | None:
 def say(out: Output, sentence: str, report: dict[str, object]) -> None:
     out.line(sentence)
     out.json(report | {"sentence": sentence})
+
+
+def login(text: str) -> str:
+    if not text.strip():
+        raise ArgumentTypeError("it must say who publishes")
+    if len(text) > LONGEST_LOGIN:
+        raise ArgumentTypeError(f"a login name may have {LONGEST_LOGIN} characters; this one has {len(text)}")
+    return text
 
 
 def read(path: Path) -> object:
