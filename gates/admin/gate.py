@@ -15,7 +15,7 @@ from gates.catalogue import Gate as Rule
 from gates.models import Gate
 from gates.policies import CannotDecide
 from migration.admin.display import visible_text
-from migration.admin.work import WorkAdmin, note_of
+from migration.admin.work import NOT_SENT, WorkAdmin, note_of
 from migration.models import Account
 
 MEASURE = "gates.add_evidence"
@@ -54,8 +54,8 @@ class GateAdmin(WorkAdmin):
     def decide(self, request: HttpRequest, letter: str) -> HttpResponse:
         """Sign, reject or withdraw; a refusal is shown on the gate's page, with the note kept."""
         rule = rule_of(letter)
-        if request.method != "POST":  # after a login in between
-            return redirect(gate_page(rule.letter))
+        if request.method != "POST":
+            return self.not_sent(request, rule)
         self.check_may(request)
         account = sent_account(rule, request)
         try:
@@ -68,7 +68,7 @@ class GateAdmin(WorkAdmin):
         """Have the gate's probe measure now."""
         rule = rule_of(letter)
         if request.method != "POST":
-            return redirect(gate_page(rule.letter))
+            return self.not_sent(request, rule)
         self.check_may(request, MEASURE)
         account = sent_account(rule, request)
         if not rule.probe:
@@ -80,7 +80,7 @@ class GateAdmin(WorkAdmin):
         """For how many days the gate's sign-offs stand."""
         rule = rule_of(letter)
         if request.method != "POST":
-            return redirect(gate_page(rule.letter))
+            return self.not_sent(request, rule)
         self.check_may(request, SET_DAYS)
         account, by = account_of(rule, request.POST.get("account", "")), request.user.get_username()
         try:
@@ -105,6 +105,10 @@ class GateAdmin(WorkAdmin):
         context |= {"may_set_days": self.may_work(request, SET_DAYS)}
         context |= {"may_measure": bool(rule.probe) and self.may_work(request, MEASURE), "history": history.of(rule, account, request)}
         return self.page(request, "gate/gate.html", title_of(rule), problem=problem, note=note_of(request), **context)
+
+    def not_sent(self, request: HttpRequest, rule: Rule) -> HttpResponse:
+        """After a login in between, which keeps the address of an act and loses its form."""
+        return self.back_to_gate(request, rule, None, NOT_SENT, messages.WARNING)
 
     def back_to_gate(
         self, request: HttpRequest, rule: Rule, account: Account | None, said: str, level: int = messages.SUCCESS

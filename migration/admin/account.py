@@ -7,7 +7,6 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.views.decorators.http import require_POST
 
 from migration import decisions
 from migration.admin import links, watermark
@@ -53,7 +52,7 @@ class AccountAdmin(WorkAdmin):
     fields = ("shown_name", "organisation", "cdp_id", "read_at", "last_dry_run", "last_production_run", "progress")
 
     def get_urls(self) -> list[URLPattern]:
-        return [self.work_url("<int:pk>/watermark/", require_POST(self.set_watermark), "watermark"), *super().get_urls()]
+        return [self.act_url("<int:pk>/watermark/", self.set_watermark, "watermark"), *super().get_urls()]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
         accounts = super().get_queryset(request)

@@ -6,7 +6,6 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern
 from django.utils import timezone
-from django.views.decorators.http import require_POST
 
 from migration import drafts, override_csv, revisions, tasks
 from migration import mapping as mappings
@@ -38,7 +37,7 @@ class MappingDraftAdmin(WorkAdmin):
         return [
             self.work_url("start/", self.start, "start"),
             self.work_url("<int:pk>/edit/<slug:part>/", self.edit, "edit"),
-            self.work_url("<int:pk>/count/", require_POST(self.count), "count"),
+            self.act_url("<int:pk>/count/", self.count, "count"),
             self.work_url("<int:pk>/publish/", self.publish, "publish"),
             self.work_url("<int:pk>/export/<slug:kind>/", self.export, "export"),
             self.work_url("<int:pk>/import/<slug:kind>/", self.take_csv, "import"),

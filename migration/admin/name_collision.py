@@ -5,7 +5,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
 from django.utils import timezone
-from django.views.decorators.http import require_POST
 
 from migration import decisions
 from migration.admin import filters, links
@@ -41,7 +40,7 @@ class NameCollisionAdmin(WorkAdmin):
     fields = ("record", "shown_class", "version", "shown_account", "seen", "decision", "shown_note")
 
     def get_urls(self) -> list[URLPattern]:
-        return [self.work_url("<int:pk>/decide/", require_POST(self.decide), "decide"), *super().get_urls()]
+        return [self.act_url("<int:pk>/decide/", self.decide, "decide"), *super().get_urls()]
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
         return super().render_change_form(request, context | self.choices(request, context["original"]), *args, **kwargs)

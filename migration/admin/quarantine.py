@@ -9,7 +9,7 @@ from django.utils.html import format_html
 
 from migration.admin import filters, links, quarantine_work, raw_audit
 from migration.admin.display import NOTHING, moment, pill, visible, words
-from migration.admin.work import WorkAdmin, note_of
+from migration.admin.work import NOT_SENT, WorkAdmin, note_of
 from migration.models import QuarantinedCandidate
 from migration.runs import Refused
 from migration.states import Reason
@@ -89,6 +89,8 @@ class QuarantineAdmin(WorkAdmin):
     def retry(self, request: HttpRequest) -> HttpResponse:
         """Asked with GET it shows what would be tried again; POST does it."""
         self.check_may(request)
+        if is_lost(request):
+            return self.back(request, None, said=NOT_SENT, level=messages.WARNING)
         try:
             choice = quarantine_work.chosen(request)
             if request.method != "POST":
@@ -102,6 +104,8 @@ class QuarantineAdmin(WorkAdmin):
     def waive(self, request: HttpRequest) -> HttpResponse:
         """Asked with GET it shows what would be waived; POST does it, with a note."""
         self.check_may(request)
+        if is_lost(request):
+            return self.back(request, None, said=NOT_SENT, level=messages.WARNING)
         note = note_of(request)
         try:
             choice = quarantine_work.chosen(request)
@@ -173,3 +177,8 @@ class QuarantineAdmin(WorkAdmin):
     @admin.display(description="chunk")
     def shown_chunk(self, candidate: QuarantinedCandidate) -> str:
         return links.link(links.page(candidate.chunk), f"Chunk {candidate.chunk.number}")
+
+
+def is_lost(request: HttpRequest) -> bool:
+    """Whether the address says of no candidate: the form did, and a login in between lost it."""
+    return request.method != "POST" and not request.GET

@@ -7,7 +7,6 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern
 from django.utils import timezone
-from django.views.decorators.http import require_POST
 
 from migration import budget, leases
 from migration.admin.records import whole
@@ -26,7 +25,7 @@ class ReadBudgetAdmin(WorkAdmin):
     may = "migration.change_readbudget"
 
     def get_urls(self) -> list[URLPattern]:
-        return [self.work_url("set/", require_POST(self.set), "set"), *super().get_urls()]
+        return [self.act_url("set/", self.set, "set"), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         return self.shown(request)

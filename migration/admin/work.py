@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.contrib import messages
@@ -15,6 +16,7 @@ from django.urls import URLPattern, path, reverse
 from migration.admin.display import visible_text
 from migration.admin.records import RecordAdmin
 
+NOT_SENT = "Nothing was done: what is sent is lost where a login comes in between. It has to be sent again."
 PATIENCE = 1.0  # seconds that a page waits for the broker; it shall answer within two
 
 View = Callable[..., HttpResponse]
@@ -38,6 +40,18 @@ class WorkAdmin(RecordAdmin):
 
     def work_url(self, route: str, view: View, name: str) -> URLPattern:
         return path(route, self.admin_site.admin_view(view), name=f"{self.opts.app_label}_{self.opts.model_name}_{name}")
+
+    def act_url(self, route: str, act: View, name: str) -> URLPattern:
+        """An act that has no page of its own: asked with GET, which is what a login in between makes of it, it leads to the record's page."""
+
+        @wraps(act)
+        def view(request: HttpRequest, **which: Any) -> HttpResponse:
+            if request.method == "POST":
+                return act(request, **which)
+            self.check_may(request)
+            return self.back(request, self.found(request, **which) if which else None, said=NOT_SENT, level=messages.WARNING)
+
+        return self.work_url(route, view, name)
 
     def address(self, name: str, *arguments: object) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_{name}", args=arguments)
