@@ -65,8 +65,9 @@ class QuarantineAdmin(WorkAdmin):
         return self.may_work(request)
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> HttpResponse:
-        candidate = context["original"]
-        context |= {"audit": raw_audit.of(candidate), "may_work": self.may_work(request) and not candidate.waiver_id}
+        candidate, may = context["original"], self.may_work(request)
+        # People's names and addresses stand in it: it is for those whose work needs it, not for everybody who may look.
+        context |= {"audit": raw_audit.of(candidate) if may else None, "permission": self.may, "may_work": may and not candidate.waiver_id}
         return super().render_change_form(request, context, *args, **kwargs)
 
     # --- pages of work ----------------------------------------------------------------------------------------------

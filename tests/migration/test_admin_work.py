@@ -860,6 +860,16 @@ def test_yaml_is_read_and_what_cannot_be_read_is_cut_before_a_secret(console, st
     assert "audited_changes is null." in text(null)
 
 
+def test_the_raw_audit_is_for_those_only_who_work_on_it(console):
+    """It holds names, e-mail addresses and telephone numbers; who may only look is told which permission it takes, and the CRM is not asked."""
+    console.change_crm("UPDATE audits SET username = 'siti@example.com' WHERE id = 5")
+    markup = looked_at(console, allow("only looks"), 5)
+    assert "siti@example.com" not in markup and '<dl class="facts raw">' not in markup
+    assert "that takes the permission migration.change_quarantinedcandidate, as trying again" in text(markup)
+    markup = html(allow("works", "change_quarantinedcandidate"), page(QuarantinedCandidate.objects.get()))
+    assert "siti@example.com" in markup and "not shown to you" not in markup
+
+
 def test_an_audit_that_cannot_be_had_says_why(console, staff, settings):
     assert "The CRM has no audit 999999999999 any more." in text(looked_at(console, staff, 999_999_999_999))
     settings.CRM_DATABASE_URL = "postgresql://reader:hunter1@127.0.0.1:1/crm"
