@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 
 from migration.admin import links
 from migration.admin.queries import with_progress
@@ -43,10 +43,10 @@ def of(user: Any) -> Overview:
 
 
 def accounts() -> dict[str, Any]:
-    """`moved`: with a production run that ran to its end, be it partial, and stands."""
-    complete = Run.objects.standing().filter(account=OuterRef("pk"), mode=RunMode.PRODUCTION)
-    total, moved = Account.objects.count(), Account.objects.filter(Exists(complete)).count()
-    return {"total": total, "moved": moved, "url": links.listing(Account)}
+    """`moved`: with a production run that ran to its end and stands; `partial` of them, since the newest such run left candidates behind."""
+    reached = Run.objects.standing().filter(account=OuterRef("pk"), mode=RunMode.PRODUCTION).order_by("-pk").values("state")[:1]
+    counts = {"total": Count("pk"), "moved": Count("reached"), "partial": Count("pk", filter=Q(reached=RunState.PARTIAL))}
+    return Account.objects.annotate(reached=Subquery(reached)).aggregate(**counts) | {"url": links.listing(Account)}
 
 
 def runs() -> dict[str, Any]:
@@ -58,7 +58,7 @@ def runs() -> dict[str, Any]:
 
 
 def quarantine() -> dict[str, Any]:
-    """`latest`, of `accounts`: what is quarantined now, that is in each account's latest complete run; `total`: in all runs. Without the waived."""
+    """`latest`, of `accounts`: what is quarantined now, that is in each account's latest run that came to its end; `total`: in all runs. Without the waived."""
     latest = latest_complete_runs().values("pk")
     found = QuarantinedCandidate.objects.filter(waiver__isnull=True)
     now = found.filter(run__in=latest).aggregate(latest=Count("id"), accounts=Count("account", distinct=True))

@@ -95,8 +95,8 @@ def test_every_page_opens(client, records, who):
 def test_a_viewer_sees_only_what_they_may(client, records):
     client.force_login(factories.viewer("account"))
     index = text(html(client, reverse("admin:index")))
-    assert "Accounts 1 0 with" not in index
-    assert "Accounts 1 1 with a complete production run" in index
+    assert "Accounts 1 0 moved" not in index
+    assert "Accounts 1 1 moved, of them 1 partial" in index
     assert not any(word in index for word in ("Quarantined now", "Last events", "Runs"))
     assert client.get(changelist(Account)).status_code == 200
     assert [client.get(changelist(model)).status_code for model in MODELS[1:]] == [403] * 5
@@ -564,12 +564,34 @@ def test_the_first_page_counts(staff):
     factories.event(newer, kind="run succeeded", sentence="verifying to succeeded", at=NOON + timedelta(minutes=1))
     shown = text(re.search(r'<div id="overview".*<div class="apps">', html(staff, reverse("admin:index")), re.DOTALL)[0])
     assert shown == (
-        "Accounts 2 1 with a complete production run "
+        "Accounts 2 1 moved, of them 1 partial "
         "Runs 4 running 1 succeeded 1 partial 2 "
-        "Quarantined now 1 candidates, in the latest complete runs of 1 account; 2 in all runs "
+        "Quarantined now 1 candidates of 1 account, in the latest runs that came to their end; 2 in all runs "
         f"Runs that are not finished Run State Progress Reason {running} running 25 % waiting "
         f"Last events 2026-03-02 12:01:00 UTC · ana · {newer} run succeeded verifying to succeeded All events"
     )
+
+
+@pytest.mark.parametrize(
+    ("states", "says"),
+    [
+        ([], "0 moved"),
+        ([RunState.SUCCEEDED], "1 moved"),
+        ([RunState.PARTIAL], "1 moved, of them 1 partial"),
+        ([RunState.PARTIAL, RunState.SUCCEEDED], "1 moved"),
+        ([RunState.SUCCEEDED, RunState.PARTIAL], "1 moved, of them 1 partial"),
+        ([RunState.PARTIAL, RunState.CANCELLED], "1 moved, of them 1 partial"),
+        ([RunState.SUCCEEDED, RunState.WITHDRAWN], "1 moved"),
+        ([RunState.FAILED], "0 moved"),
+    ],
+)
+def test_the_first_page_calls_no_partial_run_complete(staff, states, says):
+    account = factories.account()
+    for state in states:
+        factories.run(state, account=account)
+    factories.run(RunState.PARTIAL, mode=RunMode.DRY_RUN, account=account)
+    tile = re.search(r'aria-labelledby="tile-accounts".*?</section>', html(staff, reverse("admin:index")), re.DOTALL)[0]
+    assert re.search(r'<p class="quiet">(.*?)</p>', tile)[1] == says
 
 
 # --- pieces ---------------------------------------------------------------------------------------------------------
