@@ -141,6 +141,24 @@ def test_what_would_start_when_is_shown_in_both_zones_before_anything_is_planned
     assert not Batch.objects.exists() and not Summary.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("first_day", "says"),
+    [
+        (None, "The window is always open: runs start at any hour, as the limits let them."),
+        (date(2026, 3, 1), "The window is always open: runs start at any hour, as the limits let them."),
+        (date(2026, 4, 3), "The window opens Fri 03 Apr 2026 00:00, Asia/Jakarta (2026-04-02 17:00:00 UTC), and does not close any more."),
+    ],
+)
+def test_a_window_that_does_not_close_is_told_in_a_sentence(staff, monkeypatch, first_day, says):
+    monkeypatch.setattr("django.utils.timezone.now", lambda: datetime(2026, 3, 31, 12, 0, tzinfo=UTC))
+    window = Window(frozenset(range(7)), time(0), time(0), "Asia/Jakarta", first_day)
+    given = sent(factories.account(), days=[*"0123456"], begins="00:00", ends="00:00", first_day=first_day or "", canary="0", look="1")
+    preview = staff.post(url("plan"), given).content.decode()
+    for told in (text(preview[preview.index('id="outlook"') :]), text(html(staff, page(planned(1, window=window))))):
+        assert says in told
+        assert not [wrong for wrong in ("1970", "open now", "never", "Opens, ") if wrong in told]
+
+
 def test_a_url_that_cannot_be_read_keeps_no_page_of_batches_away(staff, settings):
     """A start says so; see worlds.systems."""
     account = factories.account()
