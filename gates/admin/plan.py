@@ -21,8 +21,21 @@ from migration.admin.display import visible_text
 from migration.admin.work import within_patience
 from migration.doors import Misconfigured, Outage
 from migration.models import Account, Run
-from migration.states import IllegalMove, RunMode
+from migration.states import IllegalMove, RunMode, RunState
 
+GIVES_WAY = "another one takes its place, or is refused while a worker is at it."
+STAYS = "another one is refused until it has ended: it is resumed or cancelled first."
+# What becomes of a start while a run of the account is in this state; runs.continued does it.
+UNFINISHED = {
+    RunState.PLANNED: f"Starting the same again leaves it to the workers; {GIVES_WAY}",
+    RunState.RUNNING: f"Starting the same again leaves it to the workers; {GIVES_WAY}",
+    RunState.VERIFYING: f"Starting the same again leaves it to the workers; {GIVES_WAY}",
+    RunState.INTERRUPTED: f"Starting the same again goes on with it where it stopped; {GIVES_WAY}",
+    RunState.PAUSING: f"Starting the same again takes the pause back; {STAYS}",
+    RunState.PAUSED: f"Starting the same again resumes it; {STAYS}",
+    RunState.CANCELLING: "No run of the account starts before it is cancelled.",
+    RunState.WITHDRAWING: "No run of the account starts before it is withdrawn, or its withdrawal is abandoned.",
+}
 TITLES = {RunMode.DRY_RUN: "Dry run", RunMode.PRODUCTION: "Production run"}
 
 
@@ -57,6 +70,7 @@ def page(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def about(account: Account, *, now: datetime) -> dict[str, Any]:
+    active = Run.objects.active().filter(account=account).first()
     return {
         "title": "Plan a run",
         "subtitle": visible_text(account),
@@ -64,7 +78,8 @@ def about(account: Account, *, now: datetime) -> dict[str, Any]:
         "plural": "Accounts",
         "original": account,
         "outlooks": [outlook(account, mode, now) for mode in RunMode],
-        "active": Run.objects.active().filter(account=account).first(),
+        "active": active,
+        "unfinished": UNFINISHED[RunState(active.state)] if active else "",
         "revision": revisions.current(),
         "chunk_size": settings.CHUNK_SIZE,
     }
@@ -90,7 +105,7 @@ def started(request: HttpRequest, account: Account, *, now: datetime) -> HttpRes
         raise runs.Refused("Choose a dry run or a production run.")
     wish = runs.Wish(account, RunMode(mode), downgrade_confirmed="downgrade_confirmed" in request.POST)
     run = runs.start(wish, by=request.user.get_username(), now=now)
-    said = f"{run} is planned."
+    said = f"{run} is {run.state}."
     if not within_patience(lambda: nudged(run)):
         said += " The workers could not be told at once: the next tick does that, within a minute."
     messages.success(request, visible_text(said))

@@ -15,6 +15,7 @@ from django.utils import timezone
 from gates import evidence, signoffs, standing
 from gates.admin import exhibits, measuring
 from gates.admin.exhibits import coverage, query_plans, read_only, reading
+from gates.admin.plan import UNFINISHED
 from gates.catalogue import BY_LETTER, GATES
 from gates.models import Evidence, SignOff
 from gates.probes import Finding, Measurement
@@ -23,7 +24,7 @@ from migration.admin.work import NOT_SENT
 from migration.doors import Outage
 from migration.models import Account, Event, Run, Waiver
 from migration.pipeline import flow
-from migration.states import RunMode, RunState
+from migration.states import ACTIVE, RunMode, RunState
 from tests import factories
 from tests.gates.conftest import found, member, open_all, sign
 from tests.migration.conftest import console, mapping_document, now, run_account  # noqa: F401 - a fixture
@@ -760,6 +761,65 @@ def test_a_dry_run_is_started_and_its_page_shown(ready, no_broker):  # noqa: F81
     assert answer.url == reverse("admin:migration_run_change", args=[run.pk])
     assert f"Run {run.pk} (dry run, Andalas Motor (organisation 1)) is planned." in messages(client, answer)
     assert "is not finished" in text(html(client, plan(ready)))
+
+
+@pytest.fixture
+def startable(people, settings) -> dict[str, object]:
+    """What a dry run has that an operator starts now."""
+    settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
+    revision = revisions.publish(mapping_document(), by="tester", note="", now=now()).revision
+    account = factories.account()
+    systems = worlds.systems()
+    return {"account": account, "mapping_revision": revision, "pipeline_version": flow.VERSION, "systems": systems, "mode": RunMode.DRY_RUN}
+
+
+GIVES_WAY = "another one takes its place, or is refused while a worker is at it."
+STAYS = "another one is refused until it has ended: it is resumed or cancelled first."
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("state", "says", "again", "other"),
+    [
+        (RunState.PLANNED, f"Starting the same again leaves it to the workers; {GIVES_WAY}", RunState.PLANNED, RunState.CANCELLED),
+        (RunState.RUNNING, f"Starting the same again leaves it to the workers; {GIVES_WAY}", RunState.RUNNING, RunState.CANCELLED),
+        (RunState.VERIFYING, f"Starting the same again leaves it to the workers; {GIVES_WAY}", RunState.VERIFYING, RunState.CANCELLED),
+        (
+            RunState.INTERRUPTED,
+            f"Starting the same again goes on with it where it stopped; {GIVES_WAY}",
+            RunState.RUNNING,
+            RunState.CANCELLED,
+        ),
+        (RunState.PAUSING, f"Starting the same again takes the pause back; {STAYS}", RunState.RUNNING, RunState.PAUSING),
+        (RunState.PAUSED, f"Starting the same again resumes it; {STAYS}", RunState.RUNNING, RunState.PAUSED),
+        (RunState.CANCELLING, "No run of the account starts before it is cancelled.", None, RunState.CANCELLING),
+        (
+            RunState.WITHDRAWING,
+            "No run of the account starts before it is withdrawn, or its withdrawal is abandoned.",
+            None,
+            RunState.WITHDRAWING,
+        ),
+    ],
+)
+def test_the_page_says_what_becomes_of_a_run_that_is_not_finished(startable, no_broker, state, says, again, other):  # noqa: F811 - the fixture
+    """`again`: its state after the same is started (None: refused), `other`: after another one is."""
+    run, client = factories.run(state, **startable), operator()
+    factories.chunk(run)
+    assert f"{run} is not finished. {says}" in text(html(client, plan(run.account)))
+    answer = client.post(plan(run.account), {"mode": "dry_run"})
+    if again:
+        assert answer.url == reverse("admin:migration_run_change", args=[run.pk])
+        assert f"{run} is {again}." in messages(client, answer)
+    else:
+        assert f"{run} is {state} and would have to end first" in refusal(answer)
+    Run.objects.filter(pk=run.pk).update(state=state)
+    answer = client.post(plan(run.account), {"mode": "production"})
+    assert (answer.status_code == 302) == (other == RunState.CANCELLED)
+    assert Run.objects.get(pk=run.pk).state == other
+
+
+def test_there_is_a_sentence_for_every_unfinished_state():
+    assert set(UNFINISHED) == set(ACTIVE)
 
 
 @pytest.mark.django_db(transaction=True)
