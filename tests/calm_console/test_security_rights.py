@@ -1,6 +1,8 @@
 """Groups have what they need and nothing else: every address is asked as a viewer, every act as each group."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from django.apps import apps
@@ -34,6 +36,8 @@ OPERATOR = {
 OWNER = {"gates.add_evidence", "gates.add_signoff"}
 # Beside seeing everything.
 MAY = {"viewer": set(), "mapper": MAPPER, "operator": OPERATOR} | dict.fromkeys(OWNER_GROUPS, OWNER)
+
+GATES_PAGE = Path(__file__).parents[2] / "docs" / "gates.md"
 
 SEEING = {"pack", "badge-gallery", "badge-sample", "migration_mappingdraft_export", "migration_mappingdraft_document"}
 MAPPING = {f"migration_mappingdraft_{act}" for act in ("start", "edit", "count", "publish", "import")} | {"migration_namecollision_decide"}
@@ -143,6 +147,17 @@ def test_groups_have_exactly_these_permissions():
         assert has - all_seeing == may, name
         assert {each.partition(".")[0] for each in has & all_seeing} == {"gates", "migration"}, f"{name} sees no people"
     assert {*Group.objects.values_list("name", flat=True)} == MAY.keys()
+
+
+def test_the_documents_say_what_each_group_may():
+    """A row without a group goes on with the one above."""
+    table = GATES_PAGE.read_text().partition("## Who may do what")[2]
+    told, groups = {}, []
+    for names, permissions in re.findall(r"^\| ((?:\w[^|]*)?)\|[^|]*\|([^|]*)\|$", table, re.MULTILINE):
+        groups = [name.strip() for name in names.split(",") if name.strip()] or groups
+        for group in groups:
+            told.setdefault(group, set()).update(re.findall(r"`(.+?)`", permissions))
+    assert {group: may for group, may in told.items() if group != "group"} == MAY
 
 
 def test_a_viewer_changes_nothing_anywhere(records):
