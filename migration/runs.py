@@ -121,8 +121,8 @@ def continued(wish: Wish, asked: dict, *, by: str, now: datetime) -> Run | None:
     if same and run.state in (RunState.INTERRUPTED, RunState.PAUSING, RunState.PAUSED):
         return taken_up(run, by=by, now=now)
     if leases.is_held(run) or run.state not in (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING, RunState.INTERRUPTED):
-        way_out = "abandon its withdrawal" if run.state == RunState.WITHDRAWING else "cancel it"
-        raise Busy(f"{run} is {run.state} and would have to end first: wait for it, or {way_out}.")
+        ways_out = {RunState.WITHDRAWING: "abandon its withdrawal", RunState.CANCELLING: "force its end once it has waited long"}
+        raise Busy(f"{run} is {run.state} and would have to end first: wait for it, or {ways_out.get(RunState(run.state), 'cancel it')}.")
     end(run, RunState.CANCELLED, code=RunReason.SUPERSEDED, reason="Another run takes its place.", by=by, now=now)
     return None
 
