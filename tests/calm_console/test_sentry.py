@@ -31,7 +31,8 @@ def refused(request):
     raise Misconfigured("CRM_DATABASE_URL: budi@sample.example may not read audits")
 
 from django.urls import path
-urlpatterns = [path("page/", page), path("refused/", refused)]
+from calm_console.urls import urlpatterns as real
+urlpatterns = [path("page/", page), path("refused/", refused), *real]
 with override_settings(ROOT_URLCONF=__name__):
     client = Client(raise_request_exception=False, headers={"host": "localhost"})
     client.cookies["sessionid"] = "s3cretpassword"
