@@ -145,6 +145,7 @@ NAMED = {
 @pytest.mark.parametrize("live", ["deal/won", "deal/update"])
 @pytest.mark.parametrize("chunk_size", [1, 1000])  # parts of contacts too
 def test_the_seam_knows_what_live_sync_may_call_an_activity_before_gate_e_is_signed(console, settings, live, chunk_size):
+    few_contacts(console, 1)
     contact = new_contact(console, 900_001)
     insert(
         console,
