@@ -29,7 +29,7 @@ demo: venv ## sample data, gates, dry run and production of the sample accounts,
 	@SERVE="$(SERVE)" $(PY) -m calm_console.demo
 
 test: venv browser ## all tests
-	$(PY) -m pytest tests -n 4 --dist loadfile
+	$(PY) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder
 
 faults: venv ## the long suite: real processes killed, frozen and cut off (up to ten minutes)
 	$(PY) -m pytest $(LONG) -m "fault or not fault" -n 4 --dist loadfile --no-loadscope-reorder

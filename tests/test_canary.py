@@ -31,6 +31,7 @@ from tests import factories
 from tests.conftest import Systems, run_sql
 from tests.migration.conftest import now
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 CANARY = "c4n4ry/p@ss:w<o>rd"
 FORMS = {CANARY, quote(CANARY, safe=""), "c4n4ry"}

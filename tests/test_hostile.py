@@ -39,7 +39,7 @@ from tests.calm_console.test_security_rights import address, named
 from tests.conftest import Systems, serve_usman
 from tests.migration.conftest import mapping_document, now, run_account
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 TEXTS = (
     "<script>executed.push('script')</script>",
