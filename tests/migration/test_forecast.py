@@ -1,6 +1,7 @@
 """`manage.py forecast`: the arithmetic on figures made up so that the answer is known, and what it says where figures are missing."""
 
 import json
+import math
 from io import StringIO
 
 import pytest
@@ -98,4 +99,6 @@ def test_a_number_that_is_none_is_refused_in_words(option, odd):
 
 
 def test_the_largest_estate_is_reckoned():
-    call_command("forecast", "--audits=1e15", "--accounts=1e15", "--cores=1", stdout=StringIO())
+    out = StringIO()
+    call_command("forecast", "--audits=1e15", "--accounts=1e15", "--cores=1", json=True, stdout=out)
+    assert all(0 < line["hours"] < math.inf for line in json.loads(out.getvalue())["lines"])
