@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from migration import events, links, reconcile, runs, ticks, worlds
+from migration import events, reconcile, runs, worlds
 from migration.doors import Outage
 from migration.models import Run, StaleRow
 from migration.pipeline.flow import World
@@ -49,7 +49,7 @@ def remove(run: Run, *, by: str, now: datetime, most: int = KEYS_AT_ONCE) -> Ste
     listed = list(run.stale_rows.order_by("person_id", "audit_id")[:most])
     with worlds.opened(run) as world:
         check_may_delete(world.cdp)
-        links_until_now(world)
+        bring_links_up_to_date(world)
         still = still_stale(listed, world)
         with world.cdp.transaction() as connection:
             gone = connection.execute(REMOVE, ([row.row_id for row in still], world.account_id)).fetchall()
@@ -60,15 +60,14 @@ def remove(run: Run, *, by: str, now: datetime, most: int = KEYS_AT_ONCE) -> Ste
     return Step(len(gone), len(listed) - len(gone))
 
 
-def links_until_now(world: World) -> None:
-    """What hangs on a link that the index does not know would be taken for nobody's. Raises Outage where the index takes long to build."""
-    started = time.monotonic()
-
-    def pulse() -> None:
-        if time.monotonic() - started > LINKS_SECONDS:
-            raise Outage("The link index is being built anew, which takes a while: a dry run of the account ends it. Then remove the rows.")
-
-    links.up_to_date(world.mapping, world.crm, worlds.address("CRM_DATABASE_URL"), now=ticks.now(), pulse=pulse)
+def bring_links_up_to_date(world: World) -> None:
+    """Raises Outage where the index takes long to build."""
+    try:
+        worlds.links_until_now(world.mapping, world.crm, worlds.until(time.monotonic() + LINKS_SECONDS))
+    except worlds.OutOfTime:
+        raise Outage(
+            "The link index is being built anew, which takes a while: a dry run of the account ends it. Then remove the rows."
+        ) from None
 
 
 def still_stale(listed: list[StaleRow], world: World) -> list[StaleRow]:

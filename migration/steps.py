@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from uuid import uuid4
 
 from django.conf import settings
@@ -25,7 +26,6 @@ from migration import (
     reaper,
     reconcile,
     runs,
-    ticks,
     verdicts,
     watermark,
     withdrawal,
@@ -36,7 +36,7 @@ from migration.cdp import Cdp
 from migration.crm import Crm
 from migration.doors import Misconfigured, Outage, console_translated
 from migration.lanes import Lanes
-from migration.models import Chunk, LinkIndex, RivalClaim, Run
+from migration.models import Chunk, RivalClaim, Run
 from migration.pipeline.flow import World
 from migration.runs import Refused, may_go_on, move
 from migration.states import FINISHED, ChunkState, IllegalMove, Overtaken, RunReason, RunState
@@ -158,7 +158,7 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
     moments = watermark.resolve(cdp, account, now=now, safety_lag=timedelta(hours=settings.SAFETY_LAG_HOURS))
     mark = watermark.as_json(moments)
     mapping = mappings.parse(run.mapping_revision.document)
-    index = links_until_now(run, mapping, crm)
+    index = worlds.links_until_now(mapping, crm, partial(holding.pulse, run, crm))
     reader = links.Reader(index)
     candidates = 0
 
@@ -181,11 +181,6 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
             run, RunState.RUNNING, by=owner, now=now, watermark=mark, candidates=candidates, started_at=now, link_index=index,
             contacts_without_source_id=without,
         )  # fmt: skip
-
-
-def links_until_now(run: Run, mapping: mappings.Mapping, crm: Crm) -> LinkIndex:
-    """The link index, with whatever links have committed by now: what hangs on one that it does not know is nobody's candidate."""
-    return links.up_to_date(mapping, crm, worlds.address("CRM_DATABASE_URL"), now=ticks.now(), pulse=lambda: holding.pulse(run, crm))
 
 
 # --- chunks ---------------------------------------------------------------------------------------------------------
@@ -262,7 +257,7 @@ def verified(run: Run, *, owner: str) -> Step:
         if not mine:
             return Step.WAITING
         with worlds.opened(run) as world:
-            links_until_now(run, world.mapping, world.crm)
+            worlds.links_until_now(world.mapping, world.crm, partial(holding.pulse, run, world.crm))
             found, seam = reconcile.verify_run(run, world, ledger.of(run), lambda name: holding.pulse(run, world.crm))
         verdicts.conclude(run, found, seam, by=owner, now=timezone.now())
     return Step.WORKED

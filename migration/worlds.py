@@ -1,6 +1,7 @@
 """Opens the three doors for a worker and gathers what is the same for all chunks of a run."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
@@ -9,12 +10,12 @@ import psycopg
 from django.conf import settings
 from psycopg.conninfo import conninfo_to_dict
 
-from migration import links, watermark
+from migration import links, ticks, watermark
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
 from migration.doors import Misconfigured
-from migration.models import NameCollision, RivalClaim, Run, Waiver
+from migration.models import LinkIndex, NameCollision, RivalClaim, Run, Waiver
 from migration.people import People
 from migration.pipeline.actors import ActorMapper
 from migration.pipeline.categories import CategoryMapper
@@ -64,6 +65,25 @@ def address(variable: str) -> str:
     except psycopg.ProgrammingError:  # its text quotes the whole URL, so it may not be seen in a traceback either
         raise Misconfigured(f"{variable} cannot be read as a URL: write postgresql://user:password@host:5432/name.") from None
     return f"{parts.get('host', '')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+
+
+def links_until_now(mapping: mappings.Mapping, crm: Crm, pulse: links.Pulse) -> LinkIndex:
+    """The link index, with whatever links have committed by now: what hangs on one that it does not know is nobody's candidate."""
+    return links.up_to_date(mapping, crm, address("CRM_DATABASE_URL"), now=ticks.now(), pulse=pulse)
+
+
+class OutOfTime(RuntimeError):
+    """Whoever asked cannot wait for the rest of a build; the next one goes on from where it is."""
+
+
+def until(moment: float) -> links.Pulse:
+    """What raises OutOfTime once it is called after `moment`, of time.monotonic."""
+
+    def pulse() -> None:
+        if time.monotonic() > moment:
+            raise OutOfTime
+
+    return pulse
 
 
 def check() -> None:

@@ -13,7 +13,7 @@ organisation id, "role", "record_id", "class", "version", "candidates": [text or
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,13 +22,12 @@ from uuid import UUID
 from gates.probes import Finding, Measurement, by_index
 from gates.probes.addresses import database
 from gates.probes.enrichments import Tally, look
-from migration import links, revisions
+from migration import links, revisions, worlds
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
 from migration.mapping import Mapping
 from migration.models import Account
-from migration.worlds import address
 
 STATEMENT_SECONDS = 60
 SECONDS = 45  # for looking at contacts, and as many for the link index
@@ -48,10 +47,6 @@ class Covered:
     contacts: int = 0
     of_accounts: int = 0
     of_contacts: int = 0
-
-
-class OutOfTime(RuntimeError):
-    """The link index needs more time than a probe has; what was built is kept."""
 
 
 def configuration(account: Account | None) -> dict[str, str]:
@@ -78,22 +73,12 @@ def measure(account: Account | None) -> Measurement:
         by_index.limit(crm, STATEMENT_SECONDS)
         try:
             index = links.up_to_date(
-                mapping, crm, address("CRM_DATABASE_URL"), now=datetime.now(UTC), pulse=until(time.monotonic() + SECONDS)
+                mapping, crm, worlds.address("CRM_DATABASE_URL"), now=datetime.now(UTC), pulse=worlds.until(time.monotonic() + SECONDS)
             )
-        except OutOfTime:
+        except worlds.OutOfTime:
             return Measurement([Finding(False, "The link index is still being built: measure again, and it goes on from where it is.")])
         tally, covered = gone_over(mapping, crm, cdp, links.Reader(index))
     return Measurement(list(findings(tally, covered)), facts(tally, covered))
-
-
-def until(moment: float) -> Callable[[], None]:
-    """What raises OutOfTime once it is called after `moment`, of time.monotonic."""
-
-    def pulse() -> None:
-        if time.monotonic() > moment:
-            raise OutOfTime
-
-    return pulse
 
 
 def gone_over(mapping: Mapping, crm: Crm, cdp: Cdp, index: links.Reader) -> tuple[Tally, Covered]:
