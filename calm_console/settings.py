@@ -195,6 +195,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "migration.admin.lost.middleware",
 ]
 ROOT_URLCONF = "calm_console.urls"
 WSGI_APPLICATION = "calm_console.wsgi.application"

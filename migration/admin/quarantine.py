@@ -9,7 +9,8 @@ from django.utils.html import format_html
 
 from migration.admin import filters, links, quarantine_work, raw_audit
 from migration.admin.display import NOTHING, moment, pill, visible, words
-from migration.admin.work import NOT_SENT, WorkAdmin, note_of
+from migration.admin.lost import NOT_SENT
+from migration.admin.work import WorkAdmin, note_of
 from migration.models import QuarantinedCandidate
 from migration.runs import Refused
 from migration.states import Reason

@@ -14,9 +14,9 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from migration.admin.display import visible_text
+from migration.admin.lost import NOT_SENT
 from migration.admin.records import RecordAdmin
 
-NOT_SENT = "Nothing was done: what is sent is lost where a login comes in between. It has to be sent again."
 PATIENCE = 1.0  # seconds that a page waits for the broker; it shall answer within two
 
 View = Callable[..., HttpResponse]

@@ -20,7 +20,7 @@ from gates.catalogue import BY_LETTER, GATES
 from gates.models import Evidence, SignOff
 from gates.probes import Finding, Measurement
 from migration import revisions, worlds
-from migration.admin.work import NOT_SENT
+from migration.admin.lost import NOT_SENT
 from migration.doors import Outage
 from migration.models import Account, Event, Run, Waiver
 from migration.pipeline import flow

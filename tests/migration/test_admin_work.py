@@ -28,7 +28,7 @@ from kombu import pools
 from calm_console.celery import app
 from migration import budget, drafts, ledger, override_csv, revisions, tasks
 from migration.admin import display, mapping_form, typed
-from migration.admin.work import NOT_SENT
+from migration.admin.lost import NOT_SENT
 from migration.mapping import canonical, digest
 from migration.models import (
     Account,
@@ -297,13 +297,33 @@ def test_after_a_login_in_between_an_act_says_that_it_was_not_done(no_broker):
     ]
     for address, form, record in sent:
         client = Client()
-        asked = client.post(address, form).url
-        back = client.post(asked, {"username": user.username, "password": "of-the-test"})
+        lost = client.post(address, form)
+        assert said(client, lost) == NOT_SENT, address
+        back = client.post(lost.url, {"username": user.username, "password": "of-the-test"})
         assert back.url == address
         answer = client.get(back.url)
         assert (answer.status_code, answer["Location"]) == (302, record), address
         assert said(client, answer) == NOT_SENT, address
     assert not budget.current().stopped_at and not Waiver.objects.exists() and not SetWatermark.objects.exists()
+
+
+def test_what_is_sent_once_the_login_has_ended_is_said_to_be_lost_on_the_login_page(no_broker):
+    """Once; also where the page that the login leads back to asks before it acts."""
+    found, user = everything(), factories.superuser()
+    user.set_password("of-the-test")
+    user.save()
+    asking = (url("migration_batch_plan"), url("migration_run_pause", found["stale"].run_id), url(f"{DRAFT}_publish", found["draft"].pk))
+    for address in asking:
+        client = Client()
+        lost = client.post(address, {"note": "x"})
+        assert said(client, lost) == NOT_SENT, address
+        assert "messagelist" not in client.get(lost.url).content.decode(), address
+        assert client.post(lost.url, {"username": user.username, "password": "of-the-test"}).url == address
+        assert NOT_SENT not in client.get(address).content.decode(), address
+    client = Client()
+    client.post(url("login"), {"username": user.username, "password": "wrong"})
+    assert NOT_SENT not in client.get(url("login")).content.decode()
+    assert "messagelist" not in client.get(client.get(url("migration_batch_plan")).url).content.decode()
 
 
 def test_every_act_needs_the_csrf_token(no_broker):
