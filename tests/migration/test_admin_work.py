@@ -282,8 +282,9 @@ def test_a_stranger_is_asked_to_log_in(client, no_broker):
         assert client.post(address, form).url.startswith("/admin/login/"), address
 
 
-def test_after_a_login_in_between_an_act_says_that_it_was_not_done(no_broker):
+def test_after_a_login_in_between_an_act_says_that_it_was_not_done(no_broker, settings):
     """The login leads back to the act's address, with GET."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     found, user = everything(), factories.superuser()
     user.set_password("of-the-test")
     user.save()
@@ -307,8 +308,9 @@ def test_after_a_login_in_between_an_act_says_that_it_was_not_done(no_broker):
     assert not budget.current().stopped_at and not Waiver.objects.exists() and not SetWatermark.objects.exists()
 
 
-def test_what_is_sent_once_the_login_has_ended_is_said_to_be_lost_on_the_login_page(no_broker):
+def test_what_is_sent_once_the_login_has_ended_is_said_to_be_lost_on_the_login_page(no_broker, settings):
     """Once; also where the page that the login leads back to asks before it acts."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     found, user = everything(), factories.superuser()
     user.set_password("of-the-test")
     user.save()
