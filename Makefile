@@ -28,6 +28,9 @@ venv: ## build .venv with the pinned requirements (done by the others too; insta
 demo: venv ## sample data, gates, dry run and production of the sample accounts, then the console (SERVE=0: not that)
 	@SERVE="$(SERVE)" $(PY) -m calm_console.demo
 
+# The tests start processes by the hundred: to compile the console anew for each takes a fifth of its start.
+test faults: export PYTHONDONTWRITEBYTECODE =
+
 test: venv browser ## all tests
 	$(PY) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder
 
