@@ -34,6 +34,11 @@ CURES = (
         "the server closed the connection",
         "see the server's log",
     ),
+    (
+        ("in a read-only transaction", "during recovery"),
+        "the server takes no writes",
+        "name the primary in {variable}, or have its owner say why (a full disk, a setting)",
+    ),
     (("ssl",), "the server and the client disagree about TLS", "correct sslmode in {variable}"),
 )
 

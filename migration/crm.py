@@ -138,6 +138,8 @@ class Crm:
                 return None, self.connection.execute(statement).statusmessage or ""
             except psycopg.errors.LockNotAvailable as error:
                 raise Outage(f"{VARIABLE}: another session holds a lock, so no write could be tried ({error}): wait for it.") from error
+            except psycopg.errors.ReadOnlySqlTransaction as error:  # elsewhere an outage
+                return error.sqlstate, error.diag.message_primary or ""
             except psycopg.Error as error:
                 if is_outage(error) or isinstance(error, psycopg.errors.QueryCanceled):
                     raise
