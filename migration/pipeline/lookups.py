@@ -99,7 +99,8 @@ def named(
 def named_query(shape: Shape, classes: tuple[str, ...], records: list[int], attribute: str) -> sql.Composed:
     """(record, audit, class, version, request, action, changes) of the records' audits that speak of the attribute."""
     name = sql.Literal(attribute)
-    carries = "a.audited_changes ? {}" if shape.changes == "jsonb" else "strpos(a.audited_changes::text, {}) > 0"
+    # Not `?`: that is also true of the text "name", and of a list that holds it, which are no changes at all.
+    carries = "a.audited_changes -> {} IS NOT NULL" if shape.changes == "jsonb" else "strpos(a.audited_changes::text, {}) > 0"
     return sql.SQL(
         """SELECT p.id, a.id, a.auditable_type, a.version, {request}, a.action, {value}::text
            FROM unnest({records}) AS p(id) CROSS JOIN LATERAL (

@@ -17,7 +17,7 @@ from migration.pipeline.records import Naming
 from migration.states import RunMode, RunState
 from tests.conftest import Systems, rows
 from tests.migration.conftest import mapping_document, now, run_account
-from tests.migration.hard_rows import FIRST, activity, insert
+from tests.migration.hard_rows import AS_JSON, FIRST, activity, insert
 
 DEAL, COMPANY = 9000, 9100
 JOIN = {"auditable_type": "Crm::DealPerson", "auditable_id": 9001, "associated_type": "Crm::Deal", "associated_id": DEAL, "version": 1}
@@ -160,6 +160,15 @@ def test_a_name_beside_what_jsonb_refuses_is_the_name_all_the_same(console, with
     insert(console, [deal("create", "Old", 1), link(), refused, JOIN | {"version": 2, "audited_changes": '{"role": [null, "x"]}'}])
     found = contexts(produced(console))
     assert (found[1]["deal_name"], found[3]["deal_name"]) == ("Old", "New")
+
+
+@pytest.mark.parametrize("change", ["SELECT 1", AS_JSON], ids=["jsonb", "json"])
+@pytest.mark.parametrize("text", ['"name"', '["name"]', '["name", {"name": "Other"}]'])
+def test_changes_that_are_no_object_tell_no_name(console, with_f, change, text):
+    """Nor that there is none: they are quarantined, and the name that was told before holds on."""
+    console.change_crm(change)
+    insert(console, [deal("create", "Alpha", 1), link(), deal("update", [], 2) | {"audited_changes": text}, JOIN | {"version": 2}])
+    assert contexts(produced(console)) == {audit: {"deal_id": DEAL, "deal_name": "Alpha"} for audit in (1, 3)}
 
 
 # --- two writers ----------------------------------------------------------------------------------------------------
