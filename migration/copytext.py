@@ -8,7 +8,7 @@ import re
 NULL = b"\\N"
 SPACE = rb"(?:\s|\\[nrt])*"  # a pattern: a line break is a backslash and a letter
 _UNESCAPE = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-_ESCAPE = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_ESCAPE = str.maketrans({"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"})
 
 
 def read(field: bytes) -> str | None:
@@ -26,7 +26,7 @@ def unescape(field: bytes) -> bytes:
 
 
 def write(text: str | None) -> bytes:
-    """One field for COPY FROM STDIN."""
+    """One field for COPY FROM STDIN, as the server itself would write it."""
     if text is None:
         return NULL
     return text.translate(_ESCAPE).encode()

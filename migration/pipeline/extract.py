@@ -28,7 +28,7 @@ def extract(
     Every audit is read once, however many of the chunk's contacts it concerns.
     """
     reader = changes_reader(shape)
-    classes = {name.encode(): (name, role) for name, role in mapping.role_of.items()}
+    classes = {copytext.write(name): (name, role) for name, role in mapping.role_of.items()}
 
     def read(source: sql.Composed) -> Generator[Candidate]:
         with connection.cursor().copy(query(shape, mapping, source, watermark)) as copy:

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from migration import revisions
 from tests.conftest import rows
 from tests.migration.against_oracle import sample
+from tests.migration.conftest import mapping_document, now
 from tests.migration.hard_rows import FIRST, NOTE, ORGANISATION, activity, few_contacts, insert, moved, new_contact
 from tests.migration.oracle import expected
 from tests.migration.oracle_sample import Audit
@@ -140,6 +142,17 @@ def test_the_renamed_class_is_the_same_contact(console):
     )
     categories = ("contact/create", "contact/create", "contact/update", "note/update", "contact/delete")
     assert moved(console).rows == [activity(audit, category) for audit, category in zip(audits, categories, strict=True)]
+
+
+def test_a_class_may_have_any_name(console):
+    """Also one that COPY writes otherwise than it is."""
+    names = ["Crm\\Note", "Crm\tNote", "No\r\nte", "\x08\x0b\x0c\x01", "\\N", "N'o\"te %s {} é😀"]
+    document = mapping_document()
+    document["class_roles"]["note"] += names
+    revisions.publish(document, by="tester", note="", now=now())
+    audits = insert(console, [NOTE | {"auditable_type": name} for name in names])
+    found = moved(console, shown=lambda context: context | {"mapping_revision": 2})
+    assert found.rows == [activity(audit, "note/update", context={"mapping_revision": 2}) for audit in audits]
 
 
 def test_classes_without_a_role_concern_nobody(console):
