@@ -201,6 +201,7 @@ def shape_of(audits: Columns) -> Shape:
         has_request="request_uuid" in audits,
     )
     for column, found, known in (
+        ("id", audits["id"], INTEGERS),  # its order is that of events, and a row's id is made of it
         ("audited_changes", shape.changes, {"jsonb", "json", "text"}),
         ("auditable_id", shape.record_id, INTEGERS | TEXTS),
         ("associated_id", shape.associated_id, INTEGERS | TEXTS),

@@ -14,6 +14,7 @@ from migration.models import Run
 from tests.conftest import PASSWORD, ROLES, at, rows, run_sql
 
 ROOT = Path(__file__).parents[2]
+ID_TYPE = "ALTER TABLE audits ALTER id DROP DEFAULT, ALTER id TYPE {}"
 NOBODY_LISTENS = "postgresql://somebody:s3cret@127.0.0.1:1/crm"
 
 
@@ -66,6 +67,9 @@ def test_the_two_databases_swapped_are_found_out(console, settings):
         ("crm", "ALTER TABLE audits DROP COLUMN version CASCADE", "table audits has no column version"),
         ("crm", "ALTER TABLE audits RENAME TO audit_log", "there is no table audits"),
         ("crm", "ALTER TABLE audits ALTER auditable_id TYPE uuid USING gen_random_uuid()", "column audits.auditable_id is of type uuid"),
+        ("crm", ID_TYPE.format("uuid USING gen_random_uuid()"), "column audits.id is of type uuid; the console reads bigint, integer"),
+        ("crm", ID_TYPE.format("varchar"), "column audits.id is of type character varying"),
+        ("crm", ID_TYPE.format("numeric(20)"), "column audits.id is of type numeric"),
         ("crm", f"REVOKE SELECT ON users FROM {ROLES['crm']}", "GRANT SELECT ON users TO"),
         ("cdp", "ALTER TABLE contacts RENAME source_id TO crm_id", "table contacts has no column source_id"),
         ("cdp", f"REVOKE INSERT ON contact_activity_logs FROM {ROLES['cdp']}", "GRANT INSERT ON contact_activity_logs TO"),
