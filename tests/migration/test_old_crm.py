@@ -12,7 +12,7 @@ from migration.models import Account, MappingRevision
 from migration.states import FINISHED, RunMode, RunState
 from tests.conftest import rows, run_sql, serve_usman
 from tests.migration.conftest import OWNER, mapping_document, now, run_account
-from tests.migration.hard_rows import ACCOUNT, AS_JSON, FIRST, ORGANISATION, insert, new_contact
+from tests.migration.hard_rows import ACCOUNT, AS_JSON, FIRST, ORGANISATION, insert, moved, new_contact
 from tests.migration.oracle_sample import DATA
 from tests.migration.test_hard_links import DEAL, JOIN
 
@@ -92,6 +92,17 @@ def test_a_request_s_id_may_be_of_either_type(console, settings, kind):
     run_account(ORGANISATION)
     name = f"SELECT context ->> 'deal_name' FROM contact_activity_logs WHERE source_audit_id = {FIRST}"
     assert rows(console.cdp, name) == [("Big deal",)]
+
+
+@pytest.mark.parametrize("change", ["SELECT 1", AS_JSON], ids=["jsonb", "json"])
+def test_servers_may_read_a_backslash_as_they_did_before_9_1(console, change):
+    """As psycopg and Rails have it, so has every session of ours, whatever the database's own setting."""
+    old = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET standard_conforming_strings = off', current_database()); END $$"
+    console.change_crm(change, old)
+    console.change_cdp(old)
+    insert(console, [{"audited_changes": " { } "}])
+    found = moved(console)
+    assert (found.rows, found.quarantined, ledger.of(found.run).skipped["nothing_changed"]) == ([], {}, 2)
 
 
 def test_an_empty_text_is_no_users_id(console):
