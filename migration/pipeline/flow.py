@@ -131,10 +131,10 @@ def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: b
         world.checkpoint("reading")
         # Closed first where somebody stops listening: a COPY left open would take the session with it.
         with closing(extract(connection, world.crm.shape, world.mapping, selection, links, world.watermark)) as extracted:
-            candidates = mark_unstorable(extracted, every_row) if probing else extracted
+            candidates = mark_unstorable(extracted, every_row, world.mapping) if probing else extracted
             resolved = resolve_contacts(candidates, contacts)
             if world.crm.shape.changes != "jsonb":  # which holds nothing that jsonb refuses
-                resolved = mark_unstorable(resolved, doubtful)
+                resolved = mark_unstorable(resolved, doubtful, world.mapping)
             attributed = map_actors(resolved, world.actors)
             categorised = map_categories(attributed, world.categories)
             yield from enrich_associations(categorised, names)

@@ -14,9 +14,10 @@ import psycopg
 from migration import copytext
 from migration.cdp import Cdp
 from migration.doors import translated
+from migration.mapping import Mapping
 from migration.pipeline.problems import Fenced, LiveRowSlippedIn, Problem, Unstorable, failure
 from migration.pipeline.records import Candidate, Quarantined, Receipt
-from migration.pipeline.rows import COLUMNS, RowWriter
+from migration.pipeline.rows import COLUMNS, RowWriter, stored_changes
 from migration.pipeline.staging import (
     COUNT,
     FENCE,
@@ -134,8 +135,8 @@ def aside(candidate: Candidate, problem: Problem) -> Quarantined:
     return Quarantined(candidate.person_id, candidate.audit_id, candidate.contact_id, problem)
 
 
-def mark_unstorable(candidates: Iterable[Candidate], ask_about: Callable[[Candidate], bool]) -> Iterator[Candidate]:
-    """Ask jsonb itself about the changes of those candidates.
+def mark_unstorable(candidates: Iterable[Candidate], ask_about: Callable[[Candidate], bool], mapping: Mapping) -> Iterator[Candidate]:
+    """Ask jsonb itself about what would be staged of those candidates' changes: what a secret takes with it refuses nothing.
 
     It asks in a session of its own, since the loader's is in the middle of its COPY.
     """
@@ -145,10 +146,18 @@ def mark_unstorable(candidates: Iterable[Candidate], ask_about: Callable[[Candid
             if ask_about(candidate):
                 cdp = cdp or stack.enter_context(closing(Cdp()))
                 try:
-                    cdp.rows("SELECT %s::jsonb IS NULL", (copytext.read(candidate.changes),))
+                    cdp.rows("SELECT %s::jsonb IS NULL", (asked_about(candidate, mapping),))
                 except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
                     candidate.problem = Problem(Reason.CHANGES_UNSTORABLE, f"jsonb refuses it ({type(error).__name__})")
             yield candidate
+
+
+def asked_about(candidate: Candidate, mapping: Mapping) -> str | None:
+    """The changes as they would be staged; whole where they nest so deep that no secret can be taken out."""
+    try:
+        return copytext.read(stored_changes(candidate, mapping))
+    except RecursionError:
+        return copytext.read(candidate.changes)
 
 
 def every_row(candidate: Candidate) -> bool:

@@ -68,6 +68,13 @@ def what(action: bytes, class_name: str) -> bytes:
     return b'{"action": ' + json_field(action.decode()) + b', "auditable_type": ' + json_field(class_name) + b', "auditable_id": '
 
 
+def stored_changes(candidate: Candidate, mapping: Mapping) -> bytes:
+    """audited_changes less the secrets; read only where a secret's name may occur."""
+    if not mapping.may_hold_secret(candidate.changes):
+        return candidate.changes
+    return copytext.write(changes.without(copytext.unescape(candidate.changes).decode(), mapping.is_secret))
+
+
 @dataclass
 class RowWriter:
     """Writes the rows of one chunk; what is the same for all of them is kept here."""
@@ -98,17 +105,11 @@ class RowWriter:
             candidate.occurred_at,
             audit,
             md5(SEPARATOR.join(scalars), usedforsecurity=False).hexdigest().encode(),
-            self.changes(candidate),
+            stored_changes(candidate, self.mapping),
             self.context(candidate),
             copytext.NULL if candidate.live_category is None else candidate.live_category.encode(),
         )
         return b"\t".join(fields)
-
-    def changes(self, candidate: Candidate) -> bytes:
-        """audited_changes less the secrets; read only where a secret's name may occur."""
-        if not self.mapping.may_hold_secret(candidate.changes):
-            return candidate.changes
-        return copytext.write(changes.without(copytext.unescape(candidate.changes).decode(), self.mapping.is_secret))
 
     def context(self, candidate: Candidate) -> bytes:
         """What the audit said besides its changes, as recorded: overrides and look-ups never alter it."""

@@ -12,7 +12,7 @@ from migration.models import Account, MappingRevision
 from migration.states import FINISHED, RunMode, RunState
 from tests.conftest import rows, run_sql, serve_usman
 from tests.migration.conftest import OWNER, mapping_document, now, run_account
-from tests.migration.hard_rows import ACCOUNT, AS_JSON, FIRST, ORGANISATION, insert, moved, new_contact
+from tests.migration.hard_rows import ACCOUNT, AS_JSON, FIRST, ORGANISATION, activity, insert, moved, new_contact
 from tests.migration.oracle_sample import DATA
 from tests.migration.test_hard_links import DEAL, JOIN
 
@@ -129,6 +129,18 @@ def test_why_an_audit_is_put_aside_does_not_depend_on_its_neighbours(console, od
     refused = "tenant_mismatch" if odd.startswith("[") else "changes_unstorable"
     assert reasons[FIRST + 1] == beside[FIRST + 1] == refused
     assert beside[FIRST] == "tenant_mismatch" and beside[FIRST + 2] == "changes_unstorable"
+
+
+def test_what_jsonb_refuses_of_a_secret_alone_is_loaded_whatever_its_neighbours(console):
+    """The secret stays behind, and so what is wrong with it; the column's number may be one that the CDP's jsonb refuses."""
+    console.change_crm(AS_JSON)
+    audits = insert(console, [{"audited_changes": '{"name": ["a", "b"], "reset_token": [1, 1e200000]}'}])
+    wanted = [activity(audits[0], "contact/update", changes='{"name": ["a", "b"]}')]
+    assert moved(console).rows == wanted
+    insert(console, [{"audited_changes": '{"n": [1, 1e200000]}'}], after=audits)
+    found = moved(console)
+    assert (found.rows, found.quarantined) == (wanted, {FIRST + 1: "changes_unstorable"})
+    assert ledger.of(found.run).unchanged == ledger.of(found.run).loaded
 
 
 def test_a_contact_that_appears_between_two_heavy_ones_has_its_chunk(console):
