@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from migration import events
 from migration.crm import Crm
+from migration.doors import Outage
 from migration.models import ReadBudget
 
 LOOK_EVERY = timedelta(seconds=5)  # all workers together
@@ -55,6 +56,13 @@ def reason_to_stop(budget: ReadBudget) -> str:
     if not readers(budget):
         return f"The CRM's replica is {budget.lag_seconds:.0f} s behind; nothing is read from {settings.READ_LAG_LIMIT_SECONDS} s on."
     return ""
+
+
+def check_may_read(crm: Crm) -> None:
+    """Raise Outage where nothing may be read now: for who takes no reader's place, and asks again rather than rest."""
+    look(crm)
+    if stop := reason_to_stop(current()):
+        raise Outage(stop)
 
 
 def reason_to_wait(budget: ReadBudget, reading: int) -> str:

@@ -18,7 +18,6 @@ from migration import budget, links, ours, runs, watermark, worlds
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
-from migration.doors import Outage
 from migration.models import Account, MappingRevision, Run
 from migration.people import People
 from migration.pipeline.flow import Work, World, mapped
@@ -74,9 +73,7 @@ def count(document: object, accounts: Iterable[Account], *, now: datetime, pulse
 def heed(crm: Crm, pulse: Callable[[], None]) -> None:
     """Between two pieces of reading. Raises Outage where the read budget lets nothing be read now: whoever asked for the count asks again."""
     pulse()
-    budget.look(crm)
-    if waits := budget.reason_to_stop(budget.current()):
-        raise Outage(waits)
+    budget.check_may_read(crm)
 
 
 @contextmanager
