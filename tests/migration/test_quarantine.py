@@ -377,6 +377,23 @@ def test_what_may_not_be_tried_again(few):
         retry(account=77)
 
 
+def test_a_run_that_fails_while_its_candidates_are_tried_again_here_is_told_by_the_exit_code(few):
+    insert(few, [note(created_at=None)])
+    run = run_account(1)
+    few.change_cdp(  # one that nobody would write, and that nothing written again mends
+        """INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, context, origin, source_audit_id, run_id)
+           SELECT overlay(id::text PLACING '4' FROM 15)::uuid, account_id, contact_id, category, actor_kind, occurred_at, changes, context, origin,
+                  source_audit_id + 1000000, run_id FROM contact_activity_logs WHERE origin = 'crm_migration' LIMIT 1"""
+    )
+    out = StringIO()
+    with pytest.raises(CommandError) as ended:
+        call_command("retry_quarantine", account=1, inline=True, json=True, stdout=out)
+    run.refresh_from_db()
+    assert (run.state, ended.value.returncode) == (RunState.FAILED, 1)
+    assert str(ended.value) == f"{run} is failed: {run.reason}"
+    assert json.loads(out.getvalue()) == {"tried_again": {str(run.pk): 1}, "quarantined_now": {str(run.pk): 1}}
+
+
 def no_gate_is_open(account: Account, mode: RunMode, **how: object) -> Decision:
     return Decision(frozenset(), ["Gate A is not signed."])
 

@@ -321,6 +321,22 @@ def test_no_step_begins_once_a_withdrawal_is_abandoned(may_delete, monkeypatch):
     assert run.removed == total and not of_run(may_delete, run)
 
 
+def test_the_command_says_by_its_exit_code_that_somebody_abandoned_what_it_does(may_delete, monkeypatch):
+    run, real = run_account(1), withdrawal.remove
+
+    def removed(*arguments):
+        control.abandon(Run.objects.get(pk=run.pk), by="ana", now=now())
+        return real(*arguments)
+
+    monkeypatch.setattr(withdrawal, "remove", removed)
+    out = StringIO()
+    with pytest.raises(CommandError) as ended:
+        call_command("withdraw_run", run.pk, "--yes", "--json", stdout=out, stderr=StringIO())
+    run.refresh_from_db()
+    assert (ended.value.returncode, str(ended.value)) == (1, f"{run} is failed: {run.reason}")
+    assert run.reason.startswith("ana gave its withdrawal up") and json.loads(out.getvalue())["state"] == RunState.FAILED
+
+
 def test_abandoning_waits_for_the_step_that_is_under_way_and_tells_the_customer_what_it_took(may_delete, monkeypatch):
     """A step that waits for a row that another session holds; the run after it had found all its rows right."""
     first, later = run_account(1), run_account(1)

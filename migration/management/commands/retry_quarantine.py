@@ -1,6 +1,6 @@
 from contextlib import closing
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from migration import quarantine, tasks
@@ -38,6 +38,8 @@ class Command(BaseCommand):
             out.line(f"{run}: {number} candidates are tried again{after}.")
         if not found:
             out.line("Nothing is quarantined that fits.")
+        if failed := [run for run in found if run.state == RunState.FAILED]:
+            raise CommandError(" ".join(f"{run} is failed: {run.reason}" for run in failed))
 
 
 def chosen_candidates(organisation: int | None, reason: str | None):

@@ -1,6 +1,6 @@
 import time
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from migration import stale, steps, tasks, withdrawal
@@ -51,7 +51,9 @@ def withdraw(run: Run, out: Output) -> None:
             time.sleep(0.5)
         run.refresh_from_db()
     out.json({"run": run.pk, "state": run.state} | (run.withdrawal or {}))
-    out.line(f"{run} is {run.state}: {run.reason}" if run.state == RunState.WITHDRAWN else f"{run} is {run.state}.")
+    if run.state != RunState.WITHDRAWN:  # somebody gave it up meanwhile
+        raise CommandError(f"{run} is {run.state}: {run.reason}")
+    out.line(f"{run} is {run.state}: {run.reason}")
 
 
 def remove_stale(run: Run, out: Output, *, really: bool) -> None:
