@@ -28,6 +28,12 @@ PLAIN = {
 }  # fmt: skip
 NOTE = {"auditable_type": "Crm::Note", "auditable_id": 7001, "associated_type": "Crm::Person", "associated_id": PERSON}
 AS_JSON = "ALTER TABLE audits ALTER audited_changes TYPE json USING audited_changes::text::json"
+# A row of ours that no run would write, so that nothing written again mends it.
+NOBODYS = """
+    INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, context, origin, source_audit_id, run_id)
+    SELECT overlay(id::text PLACING '4' FROM 15)::uuid, account_id, contact_id, category, actor_kind, occurred_at, changes, context, origin,
+           source_audit_id + 1000000, run_id
+    FROM contact_activity_logs WHERE origin = 'crm_migration' LIMIT 1"""
 
 Shown = Callable[[dict[str, Any]], dict[str, Any]]
 

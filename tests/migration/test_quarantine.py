@@ -26,7 +26,7 @@ from migration.states import Reason, RunMode, RunState
 from tests import factories
 from tests.conftest import Systems
 from tests.migration.conftest import OWNER, mapping_document, now, run_account
-from tests.migration.hard_rows import FIRST, few_contacts, insert, new_contact, sample
+from tests.migration.hard_rows import FIRST, NOBODYS, few_contacts, insert, new_contact, sample
 
 NOTE = {"auditable_type": "Crm::Note", "auditable_id": 9001, "associated_type": "Crm::Person", "action": "create"}
 AS_JSON = "ALTER TABLE audits ALTER audited_changes TYPE json USING audited_changes::text::json"
@@ -380,11 +380,7 @@ def test_what_may_not_be_tried_again(few):
 def test_a_run_that_fails_while_its_candidates_are_tried_again_here_is_told_by_the_exit_code(few):
     insert(few, [note(created_at=None)])
     run = run_account(1)
-    few.change_cdp(  # one that nobody would write, and that nothing written again mends
-        """INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, context, origin, source_audit_id, run_id)
-           SELECT overlay(id::text PLACING '4' FROM 15)::uuid, account_id, contact_id, category, actor_kind, occurred_at, changes, context, origin,
-                  source_audit_id + 1000000, run_id FROM contact_activity_logs WHERE origin = 'crm_migration' LIMIT 1"""
-    )
+    few.change_cdp(NOBODYS)
     out = StringIO()
     with pytest.raises(CommandError) as ended:
         call_command("retry_quarantine", account=1, inline=True, json=True, stdout=out)
