@@ -1,4 +1,4 @@
-"""When the accounts of a batch are expected to start and to end, as far as anything is known to reckon from. It reads only."""
+"""When the accounts of a batch are expected to start and to end, and how long production takes, as far as anything is known to reckon from. Reads only."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -111,6 +111,11 @@ def total(parts: Iterable[timedelta | None]) -> timedelta | None:
     """The sum; None where a part is not known."""
     known = list(parts)
     return None if None in known else sum((part for part in known if part), timedelta(0))
+
+
+def production_takes(dry: Run) -> timedelta | None:
+    """How long production would take of what a dry run has counted, at the pace of recent runs; None for any other run."""
+    return None if dry.writes or dry.state not in COMPLETE else Paces.recent().takes(RunMode.PRODUCTION, dry.candidates)
 
 
 @dataclass(frozen=True)

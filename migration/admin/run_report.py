@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db.models import Count, Sum
 
-from migration import ledger, progress
+from migration import forecast, ledger, progress
 from migration.admin import charts, comparison, equation, links, samples
 from migration.admin.quarantine import EXPLAINED
 from migration.models import Chunk, Event, QuarantinedCandidate, Run
@@ -40,6 +40,7 @@ def of(run: Run, *, now: datetime) -> dict[str, Any]:
         "is_active": run.state in ACTIVE,
         "sentence": run.reason or MEANING[RunState(run.state)],
         "took": (run.finished_at or now) - run.started_at if run.started_at else None,
+        "production_takes": forecast.production_takes(run),
         "progress": progress.of(run, now=now),
         "equation": equation.of(run, found),
         "categories": charts.bars(found.categories),

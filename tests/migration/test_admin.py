@@ -399,6 +399,17 @@ def test_a_dry_run_does_not_claim_to_have_looked_for_rows(staff):
     assert [each[1] for each in rows(card)[1:]] == ["10", "10", *["not in a dry run"] * 5]
 
 
+def test_a_dry_run_says_how_long_production_would_take(staff):
+    """By the pace of dry runs while no production has ended: 30 candidates in 200 s; then by that of production, 60 in 200 s."""
+    dry = factories.run(mode=RunMode.DRY_RUN, candidates=30)
+    other = factories.run(mode=RunMode.DRY_RUN, state=RunState.CANCELLED)
+    assert "Production would take about 3 min 20 s, at the pace of recent runs" in text(section(html(staff, page(dry)), "head"))
+    moved = factories.run(candidates=60)
+    assert "Production would take about 1 min 40 s, at the pace of recent runs" in text(section(html(staff, page(dry)), "head"))
+    for run in (other, moved):
+        assert "Production would take" not in text(section(html(staff, page(run)), "head"))
+
+
 def test_a_run_that_an_earlier_release_verified_says_nothing_of_misfits(staff):
     found = factories.verification()
     del found["misfits"]

@@ -29,6 +29,9 @@ def test_the_object_has_the_keys_of_the_specification(console):
         "deactivated_user": 213, "integration": 17, "label": 10, "system": 12, "unknown_user": 66, "user": 294,
     }  # fmt: skip
     assert told.pop("seconds") == (run.finished_at - run.started_at).total_seconds() > 0
+    assert told.pop("production_takes") == pytest.approx((run.finished_at - run.started_at).total_seconds()), (
+        "at the one pace that is known"
+    )
     assert told["watermark"].keys() == told["boundary"].keys() == set(ENTITIES)
     assert told == {
         "run": run.pk,

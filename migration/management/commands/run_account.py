@@ -6,10 +6,10 @@ import time
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from migration import reports, runs, steps, tasks, worlds
+from migration import forecast, reports, runs, steps, tasks, worlds
 from migration.doors import Misconfigured, Outage
 from migration.management.output import Output, account_of, refusals_as_sentences, who
-from migration.management.watching import Watch
+from migration.management.watching import Watch, clock
 from migration.models import Run
 from migration.states import FINISHED, RunMode, RunReason, RunState
 
@@ -39,11 +39,14 @@ class Command(BaseCommand):
         run = runs.start(wish, by=who(), now=timezone.now())
         stopped = work_inline(run, out) if options["inline"] else wait_for_workers(run, out)
         run.refresh_from_db()
-        out.json(reports.as_json(run))
+        takes = forecast.production_takes(run)
+        out.json(reports.as_json(run) | {"production_takes": takes.total_seconds() if takes else None})
         if stopped:
             raise CommandError(stopped, returncode=LAPSED if run.reason_code == RunReason.GATE_LAPSED else 1)
         for line in reports.in_words(run):
             out.line(line)
+        if takes:
+            out.line(f"  production would take about {clock(takes)}, at the pace of recent runs")
         sys.exit(EXIT_CODES.get(RunState(run.state), 1))
 
 
