@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from gates.catalogue import BY_LETTER, Gate
+from gates.catalogue import Gate
 from gates.models import Evidence
 from gates.probes import Finding, Measurement
 from migration import events
@@ -126,7 +126,3 @@ def reason_why_not(evidence: Evidence) -> str:
     """The first finding that fails, as a sentence without its full stop."""
     failing = [each["sentence"] for each in evidence.findings if each["ok"] is False]
     return failing[0].rstrip(".") if failing else "it found nothing to judge"
-
-
-def gate_of(evidence: Evidence) -> Gate:
-    return BY_LETTER[evidence.gate_id]

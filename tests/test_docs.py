@@ -189,6 +189,15 @@ def test_the_changelog_begins_with_what_is_unreleased():
     assert set(headings[1:]) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"} or any("20" in each for each in headings)
 
 
+def test_the_layout_names_every_module():
+    """Of the packages' own folders; what is below is told by the folder."""
+    layout = (DOCS / "architecture.md").read_text().partition("## Layout")[2].partition("```\n\n")[0]
+    told = [re.compile(name.replace(".", r"\.").replace("*", ".*")) for name in re.findall(r"[a-z_*]+\.py\b", layout)]
+    modules = [path.name for package in ("calm_console", "migration", "gates", "status_api") for path in (ROOT / package).glob("*.py")]
+    of_django = {"__init__.py", "apps.py", "wsgi.py"}
+    assert [name for name in modules if name not in of_django and not any(each.fullmatch(name) for each in told)] == []
+
+
 # --- the states -----------------------------------------------------------------------------------------------------
 
 
