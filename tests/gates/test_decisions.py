@@ -146,9 +146,8 @@ def test_a_gate_that_is_missing_from_the_database_is_closed(people, account, map
 )
 def test_production_needs_a_dry_run_of_the_very_same(people, account, mapping, fields, said):
     open_all(people, account)
-    state, mode = fields.pop("state", RunState.PARTIAL), fields.pop("mode", DRY)
     same = {"mapping_revision": mapping, "capabilities": ["D", "E", "F"], "pipeline_version": VERSION, "systems": systems_digest()}
-    factories.run(state, mode, account=account, **same | fields)
+    factories.run(account=account, **{"state": RunState.PARTIAL, "mode": DRY} | same | fields)
     [only] = decide(account).refusals
     assert said in only
     assert only.endswith("run `manage.py run_account 7 --mode dry-run` first.")
@@ -163,6 +162,17 @@ def test_the_dry_run_of_an_older_mapping_does_not_count(people, account, mapping
     open_all(people, account, now=LATER)
     [only] = decide(account, now=LATER).refusals
     assert "another mapping revision (1, now 2)" in only
+
+
+def test_what_another_account_has_done_counts_for_nothing(people, account, mapping):
+    """Neither its dry run, nor what its production run could do."""
+    other = factories.account(crm_organization_id=8, name="Quay")
+    open_all(people, account, other)
+    rehearse(other, mapping)
+    factories.run(RunState.SUCCEEDED, PRODUCTION, account=other, mapping_revision=mapping)
+    [only] = decide(account).refusals
+    assert only.startswith("Harbour (organisation 7) has no dry run that ran to its end and balanced:")
+    assert rehearsal.lost_capabilities(account, frozenset()) == set()
 
 
 def overtaken(account: Account, mode: RunMode, **how) -> policies.Decision:
@@ -199,6 +209,15 @@ def test_a_withdrawn_run_is_no_downgrade(people, account, mapping):
     same = {"mapping_revision": mapping, "pipeline_version": VERSION, "systems": systems_digest()}
     factories.run(RunState.WITHDRAWN, PRODUCTION, account=account, capabilities=["D", "E", "F"], **same)
     assert rehearsal.lost_capabilities(account, frozenset()) == set()
+
+
+def test_the_last_production_run_that_began_is_the_one_not_to_fall_behind(account, mapping):
+    all_three = ["D", "E", "F"]
+    factories.run(RunState.SUCCEEDED, PRODUCTION, account=account, capabilities=all_three)
+    factories.run(RunState.PARTIAL, PRODUCTION, account=account, capabilities=["D"])
+    factories.run(RunState.CANCELLED, PRODUCTION, account=account, capabilities=all_three, started_at=None)
+    factories.run(RunState.SUCCEEDED, DRY, account=account, capabilities=all_three)
+    assert rehearsal.lost_capabilities(account, frozenset()) == {"D"}
 
 
 # --- lapses ---------------------------------------------------------------------------------------------------------
