@@ -240,9 +240,17 @@ def test_failing_evidence_can_be_rejected_by_a_member_only(people, account):
 
 
 def test_only_a_signature_can_be_withdrawn(people, account):
+    """Where nothing was decided it cannot, nor a rejection, nor what is withdrawn already."""
     found("C", account)
+    no = {"group": "CDP", "user": people["CDP"], "note": "no", "now": NOON}
+    for before in (lambda: None, lambda: signoffs.reject("C", account, **no)):
+        before()
+        with pytest.raises(CannotDecide, match="no sign-off on Gate C"):
+            signoffs.withdraw("C", account, **no)
+    sign("C", "CDP", people["CDP"], account)
+    signoffs.withdraw("C", account, **no)
     with pytest.raises(CannotDecide, match="no sign-off on Gate C"):
-        signoffs.withdraw("C", account, group="CDP", user=people["CDP"], note="no", now=NOON)
+        signoffs.withdraw("C", account, **no)
 
 
 # --- never changed, even in psql ------------------------------------------------------------------------------------
