@@ -271,7 +271,7 @@ CORS_PREFLIGHT_MAX_AGE = 600
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True  # the chunk table is the truth; a result would be a second one
 CELERY_TASK_DEFAULT_QUEUE = "calm"
-# What is short has a queue of its own, which workers ask in turn with the other: behind many runs' nudges a tick would expire unseen.
+# What is short has a queue of its own, which workers ask in turn with the other: a tick would wait behind many runs' nudges.
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name) for name in ("calm", "calm-short")]
 CELERY_TASK_ROUTES = {
     "migration.tick": {"queue": "calm-short"},
