@@ -137,7 +137,8 @@ def test_each_reason_is_mended_and_tried_again_until_the_run_is_complete(few):
         keys = set(run.quarantined.filter(reason=reason).values_list("person_id", "audit_id"))
         mend(few, reason)
         number = left.pop(reason)
-        assert retry(reason) == {"tried_again": {str(run.pk): number}, "quarantined_now": {str(run.pk): sum(left.values())}}
+        told = {"tried_again": {str(run.pk): number}, "quarantined_now": {str(run.pk): sum(left.values())}, "refused": []}
+        assert retry(reason) == told
         assert outcome(run) == (RunState.PARTIAL if left else RunState.SUCCEEDED, left)
         after, fresh = ours(few), ledger.of(run)
         if reason == Reason.PROBABLE_OVERLAP:
@@ -165,7 +166,7 @@ def test_what_is_not_mended_stays_and_what_was_hidden_behind_it_comes_out(few):
     few.change_crm(f"UPDATE audits SET created_at = '2024-01-01' WHERE id = {FIRST}")
     retry(Reason.TIME_MISSING)
     assert outcome(run) == (RunState.PARTIAL, {Reason.TIME_MISSING: 1, Reason.CHANGES_UNREADABLE: 1})
-    assert retry(Reason.CHANGES_UNSTORABLE) == {"tried_again": {}, "quarantined_now": {}}
+    assert retry(Reason.CHANGES_UNSTORABLE) == {"tried_again": {}, "quarantined_now": {}, "refused": []}
     assert ours(few) == before[0]
 
 
@@ -213,6 +214,20 @@ def test_all_accounts_at_once(console):
     assert retry(account=None)["tried_again"] == {str(run.pk): run.quarantined.count() for run in found.values()}
     assert console.activities() == before
     assert {outcome(run)[0] for run in found.values()} == {RunState.PARTIAL}
+
+
+def test_of_all_accounts_one_that_is_refused_keeps_no_other_from_being_tried_again(console):
+    refused, run = run_account(1), run_account(2)
+    dry = runs.start(runs.Wish(refused.account, RunMode.DRY_RUN), by="ana", now=now())
+    out = StringIO()
+    with pytest.raises(CommandError) as ended:
+        call_command("retry_quarantine", inline=True, json=True, stdout=out)
+    told = json.loads(out.getvalue())
+    said = f"{dry} is planned: wait for it, or cancel it, before candidates of {refused} are tried again."
+    assert (ended.value.returncode, str(ended.value), told["refused"]) == (4, said, [said])
+    assert told["tried_again"] == {str(run.pk): run.quarantined.count()}
+    assert list(Chunk.objects.filter(pairs__isnull=False).values_list("run", flat=True)) == [run.pk]
+    assert outcome(run)[0] == RunState.PARTIAL
 
 
 # --- the world moved on meanwhile -----------------------------------------------------------------------------------
@@ -387,7 +402,7 @@ def test_a_run_that_fails_while_its_candidates_are_tried_again_here_is_told_by_t
     run.refresh_from_db()
     assert (run.state, ended.value.returncode) == (RunState.FAILED, 1)
     assert str(ended.value) == f"{run} is failed: {run.reason}"
-    assert json.loads(out.getvalue()) == {"tried_again": {str(run.pk): 1}, "quarantined_now": {str(run.pk): 1}}
+    assert json.loads(out.getvalue()) == {"tried_again": {str(run.pk): 1}, "quarantined_now": {str(run.pk): 1}, "refused": []}
 
 
 def no_gate_is_open(account: Account, mode: RunMode, **how: object) -> Decision:

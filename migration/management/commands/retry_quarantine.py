@@ -1,6 +1,7 @@
 from contextlib import closing
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from migration import quarantine, tasks
@@ -22,9 +23,7 @@ class Command(BaseCommand):
 
     @refusals_as_sentences
     def handle(self, **options):
-        chosen = chosen_candidates(options["account"], options["reason"])
-        with closing(Cdp()) as cdp:
-            found = quarantine.retry(chosen, cdp, by=who(), now=timezone.now())
+        found, refused = tried_again(chosen_candidates(options["account"], options["reason"]))
         out = Output(self, options["json"])
         for run in found:
             if options["inline"]:
@@ -32,18 +31,33 @@ class Command(BaseCommand):
             else:
                 tasks.nudge_all(run)
         left = {run.pk: run.quarantined.filter(waiver__isnull=True).count() for run in found}
-        out.json({"tried_again": {run.pk: number for run, number in found.items()}, "quarantined_now": left})
+        out.json({"tried_again": {run.pk: number for run, number in found.items()}, "quarantined_now": left, "refused": refused})
         for run, number in found.items():
             after = f"; {left[run.pk]} are quarantined now, the run is {run.state}" if options["inline"] else ", by the workers"
             out.line(f"{run}: {number} candidates are tried again{after}.")
-        if not found:
+        if not found and not refused:
             out.line("Nothing is quarantined that fits.")
         if failed := [run for run in found if run.state == RunState.FAILED]:
             raise CommandError(" ".join(f"{run} is failed: {run.reason}" for run in failed))
+        if refused:
+            raise Refused(" ".join(refused))
 
 
-def chosen_candidates(organisation: int | None, reason: str | None):
-    """Candidates of each account's latest production run, where that run is partial. Asked for one account, its refusals are said."""
+def tried_again(chosen: list[QuerySet[QuarantinedCandidate]]) -> tuple[dict[Run, int], list[str]]:
+    """Have each run's candidates tried again; how many, by run, and the refusals: of many accounts one keeps no other from it."""
+    found: dict[Run, int] = {}
+    refused = []
+    with closing(Cdp()) as cdp:
+        for candidates in chosen:
+            try:
+                found |= quarantine.retry(candidates, cdp, by=who(), now=timezone.now())
+            except Refused as error:
+                refused.append(str(error))
+    return found, refused
+
+
+def chosen_candidates(organisation: int | None, reason: str | None) -> list[QuerySet[QuarantinedCandidate]]:
+    """Candidates of each account's latest production run, run by run; asked for all accounts, where that run is partial."""
     if organisation is not None:
         run = quarantine.latest_run(account_of(organisation))
         if run is None:
@@ -51,5 +65,5 @@ def chosen_candidates(organisation: int | None, reason: str | None):
         runs = [run]
     else:
         runs = [run for run in Run.objects.filter(state=RunState.PARTIAL) if quarantine.latest_run(run.account) == run]
-    found = QuarantinedCandidate.objects.filter(run__in=runs)
-    return found.filter(reason=reason) if reason else found
+    wanted = {"reason": reason} if reason else {}
+    return [QuarantinedCandidate.objects.filter(run=run, **wanted) for run in runs]
