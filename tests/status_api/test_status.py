@@ -65,6 +65,7 @@ CASES = [
     (summary(RunState.RUNNING, progress_at=NOON - HOUR), State.IN_PROGRESS),
     (summary(RunState.RUNNING, progress_at=NOON - HOUR - INSTANT), State.DELAYED),
     (summary(RunState.PLANNED, progress_at=NOON - HOUR - INSTANT), State.DELAYED),
+    (summary(RunState.PAUSING, progress_at=NOON - HOUR - INSTANT), State.DELAYED),
     (summary(RunState.VERIFYING, progress_at=NOON - 9 * HOUR), State.IN_PROGRESS),
     (summary(RunState.PAUSED, progress_at=NOON - 9 * HOUR), State.PAUSED),
 ]
@@ -167,6 +168,11 @@ def test_the_eta_keeps_still_between_two_chunks_and_is_never_past():
         Window(NOON + timedelta(minutes=18), last),
         None,
     ]
+
+
+def test_the_eta_is_a_window_of_a_minute_at_least():
+    at = NOON + timedelta(minutes=18, seconds=50)
+    assert told(summary(RunState.RUNNING), now=at).eta == Window(NOON + timedelta(minutes=19), NOON + timedelta(minutes=20))
 
 
 def test_verifying_has_an_eta_too():
