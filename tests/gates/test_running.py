@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 
 from gates import policies, signoffs
 from gates.models import Evidence, SignOff
-from migration import accounts, ledger, revisions, runs, steps, tasks
+from migration import accounts, budget, ledger, revisions, runs, steps, tasks
 from migration.models import Account, Event, Run
 from migration.states import FINISHED, RunMode, RunReason, RunState
 from tests.conftest import rows
@@ -192,6 +192,20 @@ def test_the_tick_measures_again_and_pauses(console, staff, monkeypatch):
     assert not tasks.gates_stand(run)
     run.refresh_from_db()
     assert (run.state, run.reason_code) == (RunState.PAUSED, RunReason.GATE_LAPSED)
+
+
+@pytest.mark.slow
+def test_the_tick_measures_nothing_while_nothing_may_be_read(console, staff, monkeypatch):
+    """Gate B's queries are those of a run; and no chunk is read meanwhile, so nothing moves on the word of older evidence."""
+    ready(staff, 2, 40)
+    monkeypatch.setattr(policies, "MEASURED_ANEW_AFTER", timedelta(0))
+    before = Evidence.objects.count()
+    budget.stop(by="ana", note="month end", now=now())
+    tasks.tick()
+    assert Evidence.objects.count() == before
+    budget.allow(by="ana", most_readers=None, note="", now=now())
+    tasks.tick()
+    assert Evidence.objects.count() == before + 3
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import Client
 
 from migration import summaries
-from migration.states import RunState
+from migration.states import RunMode, RunState
 from status_api import knowledge
 from status_api.iag import gateway
 from tests import factories
@@ -382,6 +382,15 @@ def test_staff_see_what_the_customer_sees_the_run_and_the_reasons(client, accoun
     assert response["Cache-Control"] == "private, no-store"
     assert client.get(staff_url(account.cdp_id), headers={"if-none-match": response["ETag"]}).status_code == 304
     assert client.post(staff_url(account.cdp_id)).status_code == 405
+
+
+def test_staff_are_told_of_the_newest_production_run(client, account):
+    factories.run(account=account, reason="the first")
+    newest = factories.run(account=account, reason="the second")
+    factories.run(account=account, mode=RunMode.DRY_RUN, reason="a dry run since")
+    client.force_login(factories.viewer("run"))
+    body = client.get(staff_url(account.cdp_id)).json()
+    assert (body["run"], body["reasons"]) == (newest.pk, ["the second"])
 
 
 def test_staff_see_an_account_without_a_run(client, account):
