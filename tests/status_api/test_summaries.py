@@ -209,11 +209,19 @@ def test_a_partial_run_stays_partial_while_it_tries_again(account):
     run = ended(account, RunState.PARTIAL)
     told = []
     for state in (RunState.RUNNING, RunState.INTERRUPTED, RunState.RUNNING, RunState.VERIFYING):
-        moved(run, state)
-        told.append(seen(account, NOON + 9 * HOUR)[0])
-    assert told == [State.PARTIAL] * 4
-    moved(run, RunState.FAILED)
-    assert seen(account)[0] == State.PAUSED
+        moved(run, state, now=NOON + HOUR)
+        told.append((seen(account, NOON + 9 * HOUR)[0], of(account).finished_at))
+    assert told == [(State.PARTIAL, NOON)] * 4
+    moved(run, RunState.FAILED, now=NOON + HOUR)
+    assert (seen(account)[0], of(account).finished_at) == (State.PAUSED, None)
+
+
+def test_more_outcomes_than_candidates_are_never_told(account):
+    """Audits that came since they were counted; verification counts them afresh."""
+    run = factories.run(RunState.RUNNING, account=account)
+    factories.chunk(run, result=factories.receipt(written=12))
+    moved(run, RunState.VERIFYING)
+    assert seen(account) == (State.IN_PROGRESS, 99, 10, 10)
 
 
 # --- progress -------------------------------------------------------------------------------------------------------
