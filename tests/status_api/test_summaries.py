@@ -111,11 +111,21 @@ def test_how_a_correcting_run_ends_counts(account, end, expected):
 
 
 def test_after_a_failed_run_the_next_one_is_shown(account):
+    """And the time that the failed one had worked is none of its."""
     ended(account)
     ended(account, RunState.FAILED)
+    Summary.objects.update(worked=HOUR)
     factories.run(RunState.RUNNING, account=account)
     summaries.refresh(account, now=NOON)
     assert seen(account) == (State.IN_PROGRESS, 0, 0, 10)
+    assert of(account).worked == timedelta(0)
+
+
+def test_a_dry_run_after_production_is_nothing_to_the_customer_either(account):
+    run = ended(account)
+    factories.run(RunState.FAILED, RunMode.DRY_RUN, account=account)
+    summaries.refresh(account, now=NOON + HOUR)
+    assert (seen(account)[0], of(account).run) == (State.COMPLETED, run)
 
 
 def test_a_run_cancelled_before_it_began_never_was(account):
@@ -280,6 +290,15 @@ def test_a_chunk_that_ends_after_its_run_failed_leaves_it_waiting(account):
     finish(run, NOON + MINUTE, written=1)
     assert of(account).waiting_since == NOON
     assert seen(account, NOON + 2 * HOUR)[0] == State.DELAYED
+
+
+def test_it_waits_from_when_it_waited_first(account):
+    """An outage of which an inline run makes an interruption is one waiting."""
+    run = factories.run(RunState.RUNNING, account=account)
+    summaries.refresh(account, now=NOON)
+    runs.note(run, "USMAN is away.", now=NOON + MINUTE)
+    runs.interrupt(run, "USMAN is away.", by="ana", now=NOON + HOUR)
+    assert of(account).waiting_since == NOON + MINUTE
 
 
 def test_waiting_is_no_work_and_ends_with_the_next_chunk(account):
