@@ -13,7 +13,10 @@ from migration.states import Reason, RunState
 
 
 class Command(BaseCommand):
-    help = "Try again what is quarantined, in the latest production run of one account or of all. The workers do it; --inline does it here."
+    help = (
+        "Try again what is quarantined, in the latest production run of one account or of all. The workers do it; --inline does it here. "
+        "Exit code 4 where an account is refused (the others are tried again), 1 where a run fails here."
+    )
 
     def add_arguments(self, parser):
         parser.add_argument("--account", type=int, metavar="ORG", help="CRM organisation id (default: every account)")

@@ -13,7 +13,8 @@ LONG = 3600.0  # seconds to a turn: each turn reads anew what is left
 
 class Command(BaseCommand):
     help = (
-        "Show which rows a run would lose by being withdrawn; with --yes remove them from the CDP. --stale: only the rows it found stale."
+        "Show which rows a run would lose by being withdrawn; with --yes remove them from the CDP. --stale: only the rows it found stale. "
+        "Exit code 1 where somebody abandons the withdrawal meanwhile, 4 where it is refused."
     )
 
     def add_arguments(self, parser):
