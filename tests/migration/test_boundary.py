@@ -232,6 +232,18 @@ def test_odd_times_trouble_nobody(console):
     assert ledger.of(run).balances
 
 
+def test_a_live_row_at_no_moment_or_of_another_account_begins_no_watermark(console):
+    """At a contact of the account: before and after all times, and one that carries the other account's id."""
+    odd = {"note/create": "occurred_at = '-infinity'", "note/update": "occurred_at = 'infinity'"}
+    odd |= {"note/delete": "account_id = (SELECT id FROM accounts WHERE crm_organization_id = 2)"}
+    for category, change in odd.items():
+        live(console, MARK, category=category)
+        console.change_cdp(f"UPDATE contact_activity_logs SET {change} WHERE category = '{category}' AND origin = 'live'")
+    run = run_account(1, RunMode.DRY_RUN)
+    assert run.watermark["note"] == run.watermark["deal"], "a safety lag ago, as of an entity without live rows"
+    assert ledger.of(run).balances
+
+
 # --- trial rows, and watermarks by hand -----------------------------------------------------------------------------
 
 
