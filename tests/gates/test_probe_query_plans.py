@@ -128,6 +128,12 @@ MISSING = {
         "public.audits has no index by auditable_type, auditable_id: run on the primary: "
         'CREATE INDEX CONCURRENTLY ON "public"."audits" (auditable_type, auditable_id, version).',
     ),
+    "of a kind that leads to no row, under another name": (
+        ["DROP INDEX auditable_index", "CREATE INDEX blocks ON audits USING brin (auditable_type, auditable_id)"],
+        fact(AUDITABLE, None, "CREATE INDEX CONCURRENTLY auditable_index ON \"public\".\"audits\" (auditable_type, auditable_id, version);"),
+        "public.audits has no index by auditable_type, auditable_id: run on the primary: "
+        'CREATE INDEX CONCURRENTLY auditable_index ON "public"."audits" (auditable_type, auditable_id, version).',
+    ),
     "by something else, under the gem's name, in a schema that needs quotes": (
         [
             "DROP INDEX auditable_index",

@@ -189,18 +189,19 @@ def test_a_contact_whose_audits_name_only_others_is_put_aside_whole(console, chu
 
 
 def test_a_rival_claim_counts_unless_the_contacts_own_audits_rule_it_out(console):
-    """Of person 5001 no audit names an organisation; 5002's name the other account, 5003's this one."""
-    for person in (5001, 5002, 5003):
+    """Of person 5001 no audit names an organisation; 5002's name the other account, 5003's this one. What has 5004's id there is no CRM contact."""
+    for person in (5001, 5002, 5003, 5004):
         new_contact(console, person)
     console.change_cdp(
         "INSERT INTO contacts (id, account_id, source, source_id) SELECT gen_random_uuid(), id, 'crm', person"
-        " FROM accounts, (VALUES (5001), (5002), (5003)) AS p (person) WHERE crm_organization_id = 2"
+        " FROM accounts, (VALUES (5001), (5002), (5003)) AS p (person) WHERE crm_organization_id = 2",
+        "INSERT INTO contacts (id, account_id, source, source_id) SELECT gen_random_uuid(), id, 'import', 5004 FROM accounts WHERE crm_organization_id = 2",
     )
-    named = {5001: '{"name": "x"}', 5002: '{"organization_id": 2}', 5003: '{"organization_id": 1}'}
+    named = {5001: '{"name": "x"}', 5002: '{"organization_id": 2}', 5003: '{"organization_id": 1}', 5004: '{"name": "x"}'}
     audits = insert(console, ({"auditable_id": person, "action": "create", "audited_changes": text} for person, text in named.items()))
     found = moved(console)
     assert found.quarantined == {audits[0]["id"]: "contact_ambiguous", audits[1]["id"]: "tenant_mismatch"}
-    assert [row[0] for row in found.rows] == [row_id(5003, audits[2]["id"])]
+    assert [row[0] for row in found.rows] == [row_id(5003, audits[2]["id"]), row_id(5004, audits[3]["id"])]
 
 
 # --- what breaks the code -------------------------------------------------------------------------------------------
