@@ -20,6 +20,7 @@ from tests.migration.hard_rows import (
     FIRST,
     NOTE,
     ORGANISATION,
+    PERSON,
     activity,
     few_contacts,
     insert,
@@ -186,6 +187,18 @@ def test_a_contact_whose_audits_name_only_others_is_put_aside_whole(console, chu
     found = moved(console, known, chunk_size=chunk_size)
     assert found.quarantined == dict.fromkeys(aside, "tenant_mismatch")
     assert {row[11] for row in found.rows} == {audit["id"] for audit in audits} - set(aside)
+
+
+def test_a_contact_of_another_source_is_no_person_of_the_crm(console):
+    """An import's own ids may be the same numbers: of person 1, beside whom one stands, and of 5001, whom no contact from the CRM claims."""
+    console.change_cdp(
+        "INSERT INTO contacts (id, account_id, source, source_id) SELECT gen_random_uuid(), id, 'import', person"
+        f" FROM accounts, (VALUES ({PERSON}), (5001)) AS p (person) WHERE crm_organization_id = 1"
+    )
+    audits = insert(console, ({"auditable_id": person} for person in (PERSON, 5001)))
+    found = moved(console)
+    assert found.quarantined == {}
+    assert [row[0] for row in found.rows] == [row_id(PERSON, audits[0]["id"])]
 
 
 def test_a_rival_claim_counts_unless_the_contacts_own_audits_rule_it_out(console):
