@@ -201,6 +201,14 @@ def test_a_contact_of_another_source_is_no_person_of_the_crm(console):
     assert [row[0] for row in found.rows] == [row_id(PERSON, audits[0]["id"])]
 
 
+def test_another_tenants_person_is_one_however_many_contacts_claim_it(console):
+    new_contact(console, 5001)
+    new_contact(console, 5001)
+    [audit] = insert(console, [{"auditable_id": 5001, "action": "create", "audited_changes": '{"organization_id": 2}'}])
+    found = moved(console)
+    assert (found.quarantined, found.rows) == ({audit["id"]: "tenant_mismatch"}, [])
+
+
 def test_a_rival_claim_counts_unless_the_contacts_own_audits_rule_it_out(console):
     """Of person 5001 no audit names an organisation; 5002's name the other account, 5003's this one. What has 5004's id there is no CRM contact."""
     for person in (5001, 5002, 5003, 5004):
