@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import uuid4
 
 from django.db import transaction
-from django.db.models import Max, QuerySet
+from django.db.models import Max, OuterRef, QuerySet, Subquery
 
 from migration import events, runs, summaries, verdicts
 from migration.cdp import Cdp
@@ -13,6 +13,7 @@ from migration.pipeline.flow import VERSION
 from migration.states import RunMode, RunReason, RunState
 
 RETRIED_AT_ONCE = 5_000  # candidates to a retry chunk
+WAIVED_AT_ONCE = 5_000  # candidates to a statement
 
 
 def latest_run(account: Account) -> Run | None:
@@ -111,20 +112,23 @@ def waive(candidates: QuerySet[QuarantinedCandidate], *, by: str, note: str, now
     with transaction.atomic():
         chosen = list(candidates.filter(waiver__isnull=True).select_for_update(of=("self",)).select_related("account", "run"))
         check_shown(len(chosen), most)
-        for each in chosen:
-            each.waiver, _ = Waiver.objects.get_or_create(
-                account=each.account,
-                person_id=each.person_id,
-                audit_id=each.audit_id,
-                reason=each.reason,
-                defaults={"note": note, "waived_at": now, "waived_by": by},
-            )
-            each.save(update_fields=["waiver"])
+        put_waivers(chosen, by=by, note=note, now=now)
         for run in {each.run for each in chosen}:
             number = sum(each.run == run for each in chosen)
             events.record("candidates waived", f"{number} by {by}: {note}", now=now, by=by, run=run)
             settle(run, by=by, now=now)
     return len(chosen)
+
+
+def put_waivers(chosen: list[QuarantinedCandidate], *, by: str, note: str, now: datetime) -> None:
+    """A waiver for each, by sets, since there may be very many; one that another run's same candidate has already is its own too."""
+    key = ("account_id", "person_id", "audit_id", "reason")
+    for at in range(0, len(chosen), WAIVED_AT_ONCE):
+        part = chosen[at : at + WAIVED_AT_ONCE]
+        wanted = [Waiver(**{name: getattr(each, name) for name in key}, note=note, waived_at=now, waived_by=by) for each in part]
+        Waiver.objects.bulk_create(wanted, ignore_conflicts=True)
+        same = Waiver.objects.filter(**{name: OuterRef(name) for name in key}).order_by().values("pk")
+        QuarantinedCandidate.objects.filter(pk__in=[each.pk for each in part]).update(waiver=Subquery(same))
 
 
 def settle(run: Run, *, by: str, now: datetime) -> None:
