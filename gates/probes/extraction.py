@@ -100,7 +100,9 @@ def chunk(scout: Crm, mapping: Mapping, persons: list[int]) -> Work:
         for query in counting(scout, mapping, Work(Selection(first), reader.of(first))):
             by_index.check(scout, query.statement)
         counts = planning.count(scout, mapping, MARK, persons, reader, lambda: None)
-        cut = next(planning.cut(counts, settings.CHUNK_SIZE, scout, mapping, reader))
+        cuts = planning.cut(counts, settings.CHUNK_SIZE, scout, mapping, reader)
+        # Before a first contact that is a chunk by itself planning keeps one for whoever may appear there: with nobody in it, nothing is measured.
+        cut = next((each for each in cuts if each.expected), planning.Cut(0, planning.LAST_PERSON, None, None, 0))
     except by_index.NoIndex:
         return Work(Selection(persons[:UNCOUNTED]), stand_ins(scout, mapping, reader.of(persons[:UNCOUNTED])))
     except Outage as error:
