@@ -11,16 +11,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from migration import chunks, leases, progress, tasks
 from migration.management.output import Output
 from migration.models import Run
-from migration.states import RunState
+from migration.states import WORKABLE, RunState
 
 LINE_EVERY = 5.0  # seconds between plain lines where nothing but the count changes
-NUDGE_EVERY = 10.0  # a lost nudge would otherwise wait for the tick
+STILL_FOR = 10.0  # seconds until it is nudged again: a lost nudge would otherwise wait for the tick
 
 
 class Watch:
     def __init__(self, run: Run, out: Output) -> None:
         self.run, self.out = run, out
-        self.last_text, self.last_line, self.last_nudge = "", 0.0, time.monotonic()
+        self.last_text, self.last_line = "", 0.0
+        self.last_stand, self.still_since = ("", 0), time.monotonic()
         self.bar = bar() if sys.stderr.isatty() else None
         self.task = self.bar.add_task("", total=None, about="") if self.bar else None
 
@@ -40,6 +41,8 @@ class Watch:
         """The run's state and progress now; plain lines only where something changed or time passed."""
         done = progress.of(self.run, now=timezone.now())
         about = f"{self.run.state}{' (' + self.run.reason.rstrip('.') + ')' if self.run.reason else ''}"
+        if self.last_stand != (about, done.done):
+            self.last_stand, self.still_since = (about, done.done), time.monotonic()
         pace = f"{done.rate:,.0f}/s" + (f", about {clock(done.eta)} left" if done.eta and self.run.state == RunState.RUNNING else "")
         if self.bar and self.task is not None:
             label = f"{about}  {done.done:,} of {done.total:,}  {pace}"
@@ -62,12 +65,17 @@ class Watch:
             self.last_line = time.monotonic()
 
     def renudge(self) -> None:
-        """Nudge again while nobody works on the run, and say what may be missing."""
-        if time.monotonic() - self.last_nudge < NUDGE_EVERY or leases.is_held(self.run):
+        """Nudge again where the run stands still and nobody is at it, and say what may be missing, unless the run itself says what it waits for.
+
+        Between two chunks nobody holds one, so a single look tells nothing.
+        """
+        if self.run.state not in WORKABLE or time.monotonic() - self.still_since < STILL_FOR or leases.is_held(self.run):
             return
-        self.last_nudge = time.monotonic()
-        tasks.nudge_all(self.run)
-        self.out.aside(f"No worker is at run {self.run.pk} yet: start one with `celery -A calm_console worker`, or use --inline.")
+        self.still_since = time.monotonic()
+        if not tasks.nudge_all(self.run):
+            self.out.aside(f"The broker at REDIS_URL does not answer: run {self.run.pk} waits until a worker can be asked for.")
+        elif not self.run.reason:
+            self.out.aside(f"No worker is at run {self.run.pk}: start one with `celery -A calm_console worker`, or use --inline.")
 
 
 def bar() -> Progress:

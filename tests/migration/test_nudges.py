@@ -7,6 +7,7 @@ from django.contrib.sessions.models import Session
 
 from migration import reaper, runs, steps, tasks, ticks
 from migration.doors import Outage
+from migration.management import watching
 from migration.models import Run
 from migration.states import ChunkState, RunState
 from tests import factories
@@ -106,3 +107,74 @@ def test_of_ticks_that_piled_up_one_is_enough(monkeypatch, ago, ticks_now):
     before = ticks.last()
     tasks.tick_of_beat()
     assert (ticks.last() != before) is ticks_now
+
+
+# --- run_account, which waits for the workers -----------------------------------------------------------------------
+
+
+class Watched:
+    """A run that is watched, by a clock of the test's own; `said` is what the command said of what may be missing."""
+
+    def __init__(self, monkeypatch, run: Run) -> None:
+        self.run, self.clock, self.lines = run, 0.0, []
+        monkeypatch.setattr(watching.time, "monotonic", lambda: self.clock)
+        monkeypatch.setattr(watching.sys.stderr, "isatty", lambda: False, raising=False)
+        self.watch = watching.Watch(run, self)
+
+    def aside(self, text: str) -> None:
+        self.lines.append(text)
+
+    def after(self, seconds: float) -> list[str]:
+        self.clock += seconds
+        self.run.refresh_from_db()
+        self.watch.show()
+        self.watch.renudge()
+        return self.said
+
+    @property
+    def said(self) -> list[str]:
+        return [line for line in self.lines if not line.startswith(f"Run {self.run.pk} ")]
+
+
+@pytest.fixture
+def watched(monkeypatch) -> Watched:
+    run = factories.run(RunState.RUNNING)
+    factories.chunk(run)
+    factories.chunk(run, ChunkState.PENDING)
+    return Watched(monkeypatch, run)
+
+
+def test_a_run_that_nobody_is_at_is_said_to_lack_a_worker(watched, nudged):
+    said = f"No worker is at run {watched.run.pk}: start one with `celery -A calm_console worker`, or use --inline."
+    assert (watched.after(1), watched.after(8), watched.after(2), watched.after(5), watched.after(6)) == (
+        [],
+        [],
+        [said],
+        [said],
+        [said] * 2,
+    )
+    assert nudged == [watched.run.pk] * 2
+
+
+def test_a_run_that_gets_on_lacks_no_worker_though_none_holds_a_chunk_at_this_moment(watched, nudged):
+    """Between two small chunks nobody does, and each look may meet such a moment."""
+    for _ in range(5):
+        assert watched.after(9) == []
+        factories.chunk(watched.run)
+    assert nudged == []
+
+
+def test_a_run_that_says_what_it_waits_for_is_nudged_and_no_worker_is_missed(watched, nudged):
+    runs.note(watched.run, "USMAN_URL: USMAN did not answer 3 attempts", now=now())
+    assert (watched.after(0), watched.after(11), nudged) == ([], [], [watched.run.pk])
+
+
+def test_a_run_that_has_ended_lacks_no_worker(watched, nudged):
+    Run.objects.filter(pk=watched.run.pk).update(state=RunState.PARTIAL, finished_at=now())
+    assert (watched.after(0), watched.after(60), nudged) == ([], [], [])
+
+
+def test_a_broker_that_is_away_is_named_and_no_worker(watched, monkeypatch):
+    monkeypatch.setattr(tasks, "nudge", lambda run_id: False)
+    watched.after(0)
+    assert watched.after(11) == [f"The broker at REDIS_URL does not answer: run {watched.run.pk} waits until a worker can be asked for."]
