@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db.models import Count, Sum
 
-from migration import forecast, ledger, progress
+from migration import forecast, leases, ledger, progress
 from migration.admin import charts, comparison, equation, links, samples
 from migration.admin.quarantine import EXPLAINED
 from migration.models import Chunk, Event, QuarantinedCandidate, Run
@@ -31,6 +31,12 @@ MEANING = {
     RunState.WITHDRAWING: "Its rows are being removed.",
     RunState.WITHDRAWN: "Its rows were removed.",
 }
+# While a worker holds a lease on it, and while none does.
+ATTENDED = {RunState.PLANNED: "A worker is counting its candidates, and then cuts the chunks."}
+ALONE = {
+    RunState.RUNNING: "No worker is at its chunks at this moment; each tick asks for one.",
+    RunState.VERIFYING: "All chunks are done; it waits for a worker to verify what they did.",
+}
 
 
 def of(run: Run, *, now: datetime) -> dict[str, Any]:
@@ -38,7 +44,7 @@ def of(run: Run, *, now: datetime) -> dict[str, Any]:
     found = ledger.of(run)
     return {
         "is_active": run.state in ACTIVE,
-        "sentence": run.reason or MEANING[RunState(run.state)],
+        "sentence": run.reason or meaning(run),
         "took": (run.finished_at or now) - run.started_at if run.started_at else None,
         "production_takes": forecast.production_takes(run),
         "progress": progress.of(run, now=now),
@@ -64,6 +70,14 @@ def of(run: Run, *, now: datetime) -> dict[str, Any]:
             "events": links.listing(Event, run=run.pk),
         },
     }
+
+
+def meaning(run: Run) -> str:
+    """What its state means; where workers have something to do, by whether one is at it."""
+    state = RunState(run.state)
+    if state in (*ATTENDED, *ALONE):
+        return (ATTENDED if leases.is_held(run) else ALONE).get(state, MEANING[state])
+    return MEANING[state]
 
 
 def by_entity(found: dict[str, Any] | None) -> list[tuple[str, Any]]:

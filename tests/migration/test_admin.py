@@ -9,6 +9,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -374,6 +375,31 @@ def test_the_head_says_state_reason_and_progress(staff):
     assert '<progress max="3000" value="1000"' in head
     assert "33 % 1,000 of 3,000 audits, 1 of 3 chunks; about" in text(head)
     assert "<progress" not in section(html(staff, page(factories.run(RunState.SUCCEEDED))), "head")
+
+
+@pytest.mark.parametrize(
+    ("state", "attended", "alone"),
+    [
+        (RunState.PLANNED, "A worker is counting its candidates", "It waits for a worker to count the candidates"),
+        (RunState.RUNNING, "Workers are at its chunks.", "No worker is at its chunks at this moment; each tick asks for one."),
+        (
+            RunState.VERIFYING,
+            "All chunks are done; what they did is being verified.",
+            "All chunks are done; it waits for a worker to verify",
+        ),
+    ],
+)
+def test_whether_anybody_is_at_a_run_is_told_by_the_leases(staff, state, attended, alone):
+    """Workers that were all killed are not said to be at work."""
+    soon = timezone.now() + timedelta(minutes=1)
+    run = factories.run(state, lease_owner="host:1", lease_expires_at=soon)
+    chunk = factories.chunk(run, ChunkState.LEASED, lease_expires_at=soon)
+    head = section(html(staff, page(run)), "head")
+    assert attended in text(head)
+    for held in (Run.objects.filter(pk=run.pk), Chunk.objects.filter(pk=chunk.pk)):
+        held.update(lease_expires_at=NOON)
+    head = section(html(staff, page(run)), "head")
+    assert alone in text(head) and attended not in text(head)
 
 
 def test_verification_is_shown_with_its_figures(staff):
