@@ -2,7 +2,9 @@
 
 import os
 import sys
+from contextlib import suppress
 
+UNREAD = 141  # the exit code of what SIGPIPE ends
 NEEDS_NO_SERVER = {"help", "--help", "-h", "--version", "version", "makemigrations", "collectstatic", "startapp", "spectacular"}
 
 
@@ -22,14 +24,31 @@ def execute(argv: list[str]) -> int:
     try:
         if len(argv) > 1 and argv[1] not in NEEDS_NO_SERVER and "--help" not in argv:
             start_embedded()
-        execute_from_command_line(argv)
+        try:
+            execute_from_command_line(argv)
+        finally:
+            print(end="", flush=True)  # while somebody can still say what became of it
     except (ImproperlyConfigured, EmbeddedError) as error:
         return refuse(str(error))
     except (OperationalError, ProgrammingError) as error:
         return refuse(console_fault(error))
     except KeyboardInterrupt:
         return refuse("Stopped by the keyboard; what was committed is kept, and running the command again goes on.", code=130)
+    except BrokenPipeError:
+        return unread()
     return 0
+
+
+def unread() -> int:
+    """Whoever read the output has gone, as `head` does. What Python still keeps for it goes nowhere, or its exit would fail once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    with suppress(BrokenPipeError):
+        refuse("Nobody reads the output any more, so the command stopped there; what was committed is kept.")
+        sys.stderr.flush()
+        return UNREAD
+    os.dup2(nowhere, sys.stderr.fileno())
+    return UNREAD
 
 
 def is_no_utf8(argument: str) -> bool:
