@@ -30,7 +30,7 @@ CURES = (
         "wait for it",
     ),
     (
-        ("server closed the connection", "connection is lost", "consuming input failed"),
+        ("server closed the connection", "connection is lost", "connection is closed", "consuming input failed"),
         "the server closed the connection",
         "see the server's log",
     ),

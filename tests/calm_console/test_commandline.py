@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from calm_console import faults
 from calm_console.commandline import execute
 
 MANAGE = str(Path(__file__).parents[2] / "manage.py")
@@ -45,3 +47,11 @@ def test_a_reader_of_errors_that_goes_away_is_none_either():
     with subprocess.Popen([sys.executable, MANAGE, "help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as command:
         command.stdout.close()
     assert command.returncode == 141
+
+
+def test_a_session_that_the_server_ended_before_has_a_cure_too():
+    """What is said of every statement after the one that met it."""
+    error = psycopg.OperationalError("the connection is closed")
+    assert faults.sentence("DATABASE_URL", error) == (
+        "DATABASE_URL: the server closed the connection (the connection is closed): see the server's log."
+    )
