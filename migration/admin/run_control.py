@@ -34,6 +34,18 @@ EFFECTS = {
     Verb.ABANDON: "No more rows are removed. The {removed} that were stay so, the others are left in the CDP; withdrawing the run again removes them. "
     "The run counts as failed: the next run of the account writes what is missing.",
 }
+# The same where no chunk is cut yet, and where all are done and the run is being verified.
+UNCUT = {
+    Verb.PAUSE: "Its chunks are not cut yet. Counting its candidates is given up, and begins anew once it is resumed. Nobody but a person goes on with it.",
+    Verb.RESUME: "Its chunks are not cut yet. A worker counts its candidates first; then all chunks are done.",
+    Verb.CANCEL: "Its chunks are not cut yet, so nothing is moved. A cancelled run cannot be taken up again; the account can be run again.",
+}
+VERIFYING = {
+    Verb.PAUSE: "All its chunks are done, and what is moved stays. The verification is given up, and begins anew once it is resumed. Nobody but a "
+    "person goes on with it.",
+    Verb.CANCEL: "All its chunks are done, and what is moved stays in the CDP, not verified; withdrawing the run removes it. A cancelled run cannot "
+    "be taken up again; the next run of the account finds what is there.",
+}
 
 
 class RunControl(WorkAdmin):
@@ -129,4 +141,8 @@ def effect(verb: Verb, run: Run) -> str:
     open_chunks = run.chunks.filter(state__in=(ChunkState.PENDING, ChunkState.LEASED)).count()
     held, failed = leases.count(run), run.chunks.filter(state=ChunkState.FAILED).count()
     numbers: dict[str, Any] = {"held": held, "open": open_chunks - held, "failed": failed, "removed": run.removed}
-    return EFFECTS[verb].format(**{name: f"{number:,}" for name, number in numbers.items()})
+    if not run.chunks.exists():
+        said = UNCUT.get(verb, EFFECTS[verb])
+    else:
+        said = VERIFYING.get(verb, EFFECTS[verb]) if run.state == RunState.VERIFYING else EFFECTS[verb]
+    return said.format(**{name: f"{number:,}" for name, number in numbers.items()})

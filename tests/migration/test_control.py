@@ -539,6 +539,26 @@ def test_the_page_shows_the_buttons_that_fit_the_state_to_whoever_may(client):
     assert buttons(client, factories.run(RunState.SUCCEEDED, mode=RunMode.DRY_RUN)) == []
 
 
+@pytest.mark.parametrize(
+    ("state", "verb", "says"),
+    [
+        (RunState.PLANNED, "pause", "Counting its candidates is given up, and begins anew once it is resumed."),
+        (RunState.PAUSED, "resume", "A worker counts its candidates first; then all chunks are done."),
+        (RunState.PLANNED, "cancel", "Its chunks are not cut yet, so nothing is moved."),
+        (RunState.VERIFYING, "pause", "The verification is given up, and begins anew once it is resumed."),
+        (RunState.VERIFYING, "cancel", "All its chunks are done, and what is moved stays in the CDP, not verified;"),
+    ],
+)
+def test_a_verbs_page_says_what_it_does_where_no_chunk_is_to_do(client, state, verb, says):
+    """Of a run that has all its work before it, it was said that workers go on with the 0 chunks that are still to do."""
+    run = factories.run(state)
+    if state == RunState.VERIFYING:
+        factories.chunk(run)
+    staff(client, "change_run")
+    shown = unescape(client.get(address(verb, run)).content.decode())
+    assert says in shown and "the 0" not in shown.lower()
+
+
 def test_a_verbs_page_shows_its_effect_and_does_it_when_it_is_sent(client, no_broker):
     run = factories.run(RunState.RUNNING)
     factories.chunk(run, ChunkState.LEASED, lease_expires_at=now() + timedelta(hours=1))
