@@ -100,9 +100,13 @@ def chunk(scout: Crm, mapping: Mapping, persons: list[int]) -> Work:
         for query in counting(scout, mapping, Work(Selection(first), reader.of(first))):
             by_index.check(scout, query.statement)
         counts = planning.count(scout, mapping, MARK, persons, reader, lambda: None)
+        # Before a contact that is split planning keeps a chunk for whoever may appear there. Nothing is measured with nobody, nor with a contact
+        # whose audits are more than a chunk's: counting goes through all of them, which is nothing to mend.
         cuts = planning.cut(counts, settings.CHUNK_SIZE, scout, mapping, reader)
-        # Before a first contact that is a chunk by itself planning keeps one for whoever may appear there: with nobody in it, nothing is measured.
-        cut = next((each for each in cuts if each.expected), planning.Cut(0, planning.LAST_PERSON, None, None, 0))
+        cut = next(cuts)
+        if not cut.expected:  # kept for whoever may appear before a contact that is split: with nobody nothing is measured
+            # Nor with a part of that contact: counting goes through all its audits, more than a chunk's, and that is nothing to mend.
+            cut = next((each for each in cuts if each.expected and each.audit_from is None and each.audit_to is None), cut)
     except by_index.NoIndex:
         return Work(Selection(persons[:UNCOUNTED]), stand_ins(scout, mapping, reader.of(persons[:UNCOUNTED])))
     except Outage as error:

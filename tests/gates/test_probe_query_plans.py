@@ -257,21 +257,22 @@ def test_more_rows_than_a_chunk_holds_fail(sample, settings):
     )
 
 
-def test_a_first_contact_with_more_audits_than_a_chunk_holds_is_measured_with(sample, settings):
-    """The chunk before it, for whoever may appear there, holds nobody: measured with that one, any query would pass."""
-    settings.CHUNK_SIZE = 40
+def test_behind_a_first_contact_with_more_audits_than_a_chunk_holds_others_are_measured_with(sample, settings):
+    """The chunk before it, for whoever may appear there, holds nobody, so with that one any query would pass; its own are larger than a chunk."""
+    settings.CHUNK_SIZE = 600
     sample.change(
         "INSERT INTO audits (id, auditable_type, auditable_id, action, audited_changes, created_at, version) "
         "SELECT n, 'Crm::Person', (SELECT min(id) FROM (SELECT auditable_id AS id FROM audits WHERE auditable_type = 'Crm::Person' "
-        "AND audited_changes ->> 'organization_id' = '2') p), 'update', '{}', now(), n FROM generate_series(100000, 100099) n",
+        "AND audited_changes ->> 'organization_id' = '2') p), 'update', '{}', now(), n FROM generate_series(100000, 101299) n",
         "ANALYZE audits",
     )
-    told = [
-        each.sentence for each in measure().findings if each.sentence.startswith("Largest account") and "measured with" in each.sentence
-    ]
-    assert told == [
-        "Largest account Borneo Retail (organisation 2): 40 audits concern the 1 of its 133 contacts that it was measured with."
-    ]
+    found = measure()
+    told = [each.sentence for each in found.findings if each.sentence.startswith("Largest account") and "measured with" in each.sentence]
+    assert re.fullmatch(
+        r"Largest account Borneo Retail \(organisation 2\): [1-9]\d+ audits concern the 1\d\d of its 133 contacts that it was measured with\.",
+        told[0],
+    )
+    assert failing(found) == []
 
 
 def test_more_time_than_a_chunk_may_take_fails(sample, monkeypatch):
