@@ -54,7 +54,9 @@ def created(wish: Plan, *, by: str, now: datetime) -> Batch:
         most_quarantined=wish.most_quarantined, planned_at=now, planned_by=by,
     )  # fmt: skip
     BatchItem.objects.bulk_create(BatchItem(batch=batch, position=n, account=account) for n, account in enumerate(wish.accounts, 1))
-    events.record("batch planned", f"{len(wish.accounts)} accounts, {window}", now=now, by=by, batch=batch)
+    events.record(
+        "batch planned", f"{len(wish.accounts):,} account{'s' if len(wish.accounts) != 1 else ''}, {window}", now=now, by=by, batch=batch
+    )
     return batch
 
 

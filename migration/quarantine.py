@@ -58,7 +58,7 @@ def retry(candidates: QuerySet[QuarantinedCandidate], cdp: Cdp, *, by: str, now:
             refresh_rivals(run, cdp)
             add_chunks(run, again)
             reason = (
-                f"{len(again)} quarantined candidates are tried again." if len(again) > 1 else "1 quarantined candidate is tried again."
+                f"{len(again):,} quarantined candidates are tried again." if len(again) > 1 else "1 quarantined candidate is tried again."
             )
             runs.move(run, RunState.RUNNING, by=by, now=now, reason=reason, verification=None)
     return {run: len(again) for run, again in found.items()}

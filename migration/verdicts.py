@@ -39,7 +39,7 @@ def conclude(run: Run, found: reconcile.Verification, seam: boundary.Boundary, *
 
 
 def quarantined_sentence(number: int) -> str:
-    return f"{number} candidates are quarantined." if number != 1 else "1 candidate is quarantined."
+    return f"{number:,} candidates are quarantined." if number != 1 else "1 candidate is quarantined."
 
 
 def remember_stale(run: Run, found: reconcile.Verification) -> None:

@@ -367,6 +367,15 @@ def test_many_are_waived_by_sets(db, django_assert_max_num_queries):
     assert {run.state for run in Run.objects.all()} == {RunState.SUCCEEDED}
 
 
+def test_one_is_told_as_one_and_thousands_as_people_write_them(few):
+    insert(few, [note(created_at=None, associated_id=1)])
+    run_account(1)
+    out = StringIO()
+    call_command("retry_quarantine", account=1, reason=None, inline=True, stdout=out)
+    assert ": 1 candidate is tried again; 1 is quarantined now, the run is partial." in out.getvalue()
+    assert verdicts.quarantined_sentence(3856) == "3,856 candidates are quarantined."
+
+
 def test_a_waiver_needs_a_note(few):
     insert(few, [note(created_at=None)])
     run = run_account(1)

@@ -52,7 +52,7 @@ class Command(BaseCommand):
         rows = list(outlook(wish, now=now))
         batch = batch_plans.plan(wish, by=who(), now=now) if options["yes"] else None
         out.json({"batch": batch.pk if batch else None, "window": str(wish.window), "accounts": rows})
-        out.line(f"{wish.name}: {len(wish.accounts)} accounts, {wish.window}")
+        out.line(f"{wish.name}: {len(wish.accounts):,} account{'s' if len(wish.accounts) != 1 else ''}, {wish.window}")
         for row in rows:
             start, end = (row[key] or "not known" for key in ("start", "end"))
             out.line(f"  organisation {row['account']:>10}   starts {start}   ends {end}")

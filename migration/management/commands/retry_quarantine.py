@@ -36,8 +36,12 @@ class Command(BaseCommand):
         left = {run.pk: run.quarantined.filter(waiver__isnull=True).count() for run in found}
         out.json({"tried_again": {run.pk: number for run, number in found.items()}, "quarantined_now": left, "refused": refused})
         for run, number in found.items():
-            after = f"; {left[run.pk]} are quarantined now, the run is {run.state}" if options["inline"] else ", by the workers"
-            out.line(f"{run}: {number} candidates are tried again{after}.")
+            after = (
+                f"; {left[run.pk]:,} {'is' if left[run.pk] == 1 else 'are'} quarantined now, the run is {run.state}"
+                if options["inline"]
+                else ", by the workers"
+            )
+            out.line(f"{run}: {number:,} candidate{' is' if number == 1 else 's are'} tried again{after}.")
         if not found and not refused:
             out.line("Nothing is quarantined that fits.")
         if failed := [run for run in found if run.state == RunState.FAILED]:
