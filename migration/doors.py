@@ -97,8 +97,12 @@ def connect(variable: str, url: str, *, application: str, timeout: int, settings
     session = {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "client_encoding": "UTF8", "lock_timeout": "10s"}
     session["standard_conforming_strings"] = "on"  # off where a server's settings are older than PostgreSQL 9.1: '\N' would be N
     session |= settings
-    with translated(variable):
-        connection.execute(SET, (list(session), list(session.values())))
+    try:
+        with translated(variable):
+            connection.execute(SET, (list(session), list(session.values())))
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -219,5 +219,5 @@ def cure(problem: str) -> str:
     if "disk" in problem:
         return "Raise work_mem for this role (ALTER ROLE … SET work_mem), or lower CHUNK_SIZE."
     if "rows" in problem:
-        return "Lower CHUNK_SIZE, and look for deals with very many audits."
+        return "Look for deals with very many audits; where they are meant, a larger CHUNK_SIZE allows for them."
     return "Look at the plan with the CRM's DBA, try again when the replica is quiet, or lower CHUNK_SIZE."

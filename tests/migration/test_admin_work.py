@@ -954,7 +954,7 @@ def test_a_watermark_is_set_and_taken_back(staff):
     assert ["deal", "2026-03-01 12:00:00 UTC", "2026-01-02 03:04:05 UTC set by hand"] in rows(markup)
     assert SHOWN in unmarked(markup) and "<script>alert" not in markup
     staff.post(address, form | {"how": "live", "note": "a mistake"})
-    assert ["deal", "2026-03-01 12:00:00 UTC", "by the live rows"] in rows(html(staff, page(account)))
+    assert ["deal", "2026-03-01 12:00:00 UTC", "by the live rows, if there are any"] in rows(html(staff, page(account)))
     assert Event.objects.filter(kind="watermark set", account=account).count() == 2
 
 
