@@ -14,7 +14,8 @@ PY := .venv/bin/python
 REQUIREMENTS := requirements.txt tests/requirements.txt
 # Where tests are that take long, or disturb what they run on.
 LONG := tests/calm_console/test_packaging.py tests/faults tests/calm_console/test_roles.py tests/migration/test_restored.py tests/migration/test_upgrade.py \
-	tests/migration/test_restart.py tests/test_readme.py tests/test_runbook.py
+	tests/migration/test_restart.py tests/test_readme.py tests/test_runbook.py tests/test_canary.py tests/migration/test_bench.py \
+	tests/migration/test_rows_against_oracle.py
 # A copy of the requirements that are installed, written last: without it the virtualenv is taken for half made.
 STAMP := .venv/installed-requirements.txt
 

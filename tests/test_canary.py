@@ -168,6 +168,7 @@ def test_commands_that_work_and_wait_say_nothing(role, systems):
     assert [run.state for run in Run.objects.all()] == [RunState.PARTIAL], reports
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("name", PROCESSES)
 def test_processes_that_wait_for_the_broker_say_nothing(role, systems, tmp_path, name):
     """Each starts, and says what of it is away, if it asks for it."""

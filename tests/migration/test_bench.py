@@ -69,6 +69,7 @@ def test_one_object_with_every_figure_and_nothing_left(postgres):
     assert scratch_databases(postgres) == before
 
 
+@pytest.mark.fault
 def test_a_shape_is_moved_whole(postgres):
     out, before = StringIO(), scratch_databases(postgres)
     call_command("bench", shape=["wide-deal"], share=0.002, chunk_size=3000, server=postgres, json=True, stdout=out, stderr=StringIO())

@@ -49,7 +49,9 @@ def test_gates_signed_later_correct_exactly_the_rows_that_fell_through(console, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("organisation", "size"), [(1, 7), (2, 1), (3, 7)])
+@pytest.mark.parametrize(
+    ("organisation", "size"), [(1, 7), pytest.param(2, 1, marks=pytest.mark.fault), pytest.param(3, 7, marks=pytest.mark.fault)]
+)
 def test_small_chunks_and_one_chunk_of_all_give_the_same_rows(console, organisation, size):
     known = few_contacts(console, last=40)
     small = run_account(organisation, chunk_size=size)
