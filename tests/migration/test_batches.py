@@ -18,7 +18,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from gates.policies import Decision
-from migration import batch_plans, batches, beats, chunks, control, forecast, ledger, runs, steps, tasks, windows
+from migration import batch_plans, batches, beats, budget, chunks, control, forecast, ledger, runs, steps, tasks, windows
 from migration import states as state_tables
 from migration.batch_plans import Plan
 from migration.doors import Outage
@@ -105,6 +105,18 @@ def states(batch: Batch) -> list[str]:
 
 
 # --- order, window, both runs ---------------------------------------------------------------------------------------
+
+
+def test_while_staff_have_stopped_reading_no_account_is_started():
+    """To start one measures gates, some by queries on the CRM."""
+    batch = planned(2, at_once=2)
+    budget.stop(by="ana", note="the CRM is slow", now=NIGHT)
+    assert started(batch) == []
+    said = batch.items.get(position=1).reason
+    assert said.startswith("Reading from the CRM is stopped by ana") and "the CRM is slow" in said
+    assert batch.state == BatchState.RUNNING
+    budget.allow(by="ana", most_readers=None, note="", now=NIGHT)
+    assert started(batch, now=NIGHT + MINUTE) == [(1, "dry_run"), (2, "dry_run")]
 
 
 def test_each_account_gets_its_dry_run_then_production_in_order():
