@@ -1,5 +1,6 @@
 """How a run gets on, on a terminal as a live bar with rate and ETA, elsewhere as plain lines; always on standard error."""
 
+import math
 import sys
 import time
 from datetime import timedelta
@@ -90,8 +91,8 @@ def bar() -> Progress:
 
 
 def clock(span: timedelta) -> str:
-    """A span as people say it."""
-    seconds = int(span.total_seconds())
+    """A span as people say it, rounded up: about nothing is no time."""
+    seconds = math.ceil(span.total_seconds())
     if seconds < 60:
         return f"{seconds} s"
     return f"{seconds // 60} min" if seconds < 3600 else f"{seconds // 3600} h {seconds % 3600 // 60} min"
