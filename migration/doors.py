@@ -12,11 +12,12 @@ from django.db import connection as console
 
 from calm_console.faults import sentence
 
-# Connection, resources, shutdown, system, recovery conflict, idle timeout, a lock that somebody else holds, no writes: a standby, or a full disk.
-GOES_AWAY = ("08", "53", "57P", "58", "40001", "25P03", "55P03", "25006")
+# Connection, resources, shutdown, system, recovery conflict or deadlock, timeouts of transactions, a lock that somebody else holds, no writes: a standby,
+# or a full disk.
+GOES_AWAY = ("08", "53", "57P", "58", "40", "25P03", "25P04", "55P03", "25006")
 
-# The connection went, a conflict with recovery, a statement took too long or was cancelled, the session was ended.
-BROKEN_OFF = (None, "40001", "57014", "57P01")
+# The connection went, a conflict with recovery, a statement or a transaction took too long or was cancelled, the session was ended.
+BROKEN_OFF = (None, "40001", "25P04", "57014", "57P01")
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what JSON can hold in a string, and PostgreSQL neither in a text nor in jsonb
 

@@ -109,9 +109,15 @@ def test_a_chunk_that_was_broken_off_is_halved(settings):
 
 
 def test_what_a_smaller_chunk_would_spare_is_told_apart_from_other_outages():
-    """A conflict with recovery, a statement that took too long, a dropped connection."""
+    """A conflict with recovery, a statement or a transaction that took too long, a dropped connection."""
     conflict, slow = psycopg.errors.SerializationFailure("conflict"), psycopg.errors.QueryCanceled("statement timeout")
-    for error in (conflict, slow, psycopg.OperationalError("gone"), psycopg.errors.AdminShutdown("x")):
+    for error in (
+        conflict,
+        slow,
+        psycopg.errors.TransactionTimeout("x"),
+        psycopg.OperationalError("gone"),
+        psycopg.errors.AdminShutdown("x"),
+    ):
         with pytest.raises(BrokenOff) as caught, translated("CRM_DATABASE_URL"):
             raise error
         assert caught.value.variable == "CRM_DATABASE_URL"

@@ -1,4 +1,4 @@
-"""A CDP that takes no writes for a while: it failed over to a standby, or its owner stopped writes as its disk was full."""
+"""What a CDP refuses for a while, whatever the data: writes, as it failed over to a standby or its disk is full; what ended in a deadlock."""
 
 import pytest
 
@@ -50,6 +50,24 @@ def test_what_is_not_taken_is_no_attempt_and_the_run_goes_on_once_writes_are_tak
     console.change_cdp("DELETE FROM contact_activity_logs WHERE origin = 'crm_migration'")
     assert run_account(1).state in COMPLETE
     assert loaded == rows_of(console)
+
+
+def test_a_deadlock_is_no_attempt(console):
+    console.change_cdp(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'deadlock detected' USING ERRCODE = 'deadlock_detected'; END $$",
+        "CREATE TRIGGER refuse BEFORE INSERT ON contact_activity_logs EXECUTE FUNCTION refuse()",
+    )
+    run = planned(chunk_size=100)
+    for _ in range(4):  # one more than a chunk's attempts
+        with pytest.raises(Outage, match="CDP_DATABASE_URL: deadlock detected"):
+            steps.step(run, owner=OWNER)
+        run.chunks.update(not_before=None)
+    console.change_cdp("DROP TRIGGER refuse ON contact_activity_logs")
+    while run.state not in FINISHED:
+        tasks.turn(run)
+        run.refresh_from_db()
+    assert run.state == RunState.PARTIAL
+    assert set(run.chunks.values_list("state", "attempts")) == {(ChunkState.DONE, 1)}
 
 
 @pytest.mark.parametrize("mode", list(RunMode))
