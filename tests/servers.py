@@ -39,13 +39,13 @@ def start() -> None:
 
 
 def hasty_server() -> str:
-    """The embedded PostgreSQL, which need not survive a power cut here: databases by the hundred are made and dropped.
+    """The embedded PostgreSQL, which need not survive a power cut here, nor be cleaned up in: databases by the hundred are made and dropped.
 
     Nor need its passwords withstand guessing: logins come by the ten thousand, and hashing made each take twice as long.
     """
     url = embedded.admin_url()
     with psycopg.connect(url, autocommit=True) as connection:
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+        for setting in ("fsync", "full_page_writes", "synchronous_commit", "autovacuum"):
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
         connection.execute("ALTER SYSTEM SET scram_iterations = 1")
         connection.execute("SELECT pg_reload_conf()")
