@@ -138,10 +138,9 @@ class Crm:
                 return None, self.connection.execute(statement).statusmessage or ""
             except psycopg.errors.LockNotAvailable as error:
                 raise Outage(f"{VARIABLE}: another session holds a lock, so no write could be tried ({error}): wait for it.") from error
-            except psycopg.errors.ReadOnlySqlTransaction as error:  # elsewhere an outage
-                return error.sqlstate, error.diag.message_primary or ""
             except psycopg.Error as error:
-                if is_outage(error) or isinstance(error, psycopg.errors.QueryCanceled):
+                takes_no_writes = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)  # elsewhere an outage, here the refusal
+                if not takes_no_writes and (is_outage(error) or isinstance(error, psycopg.errors.QueryCanceled)):
                     raise
                 return error.sqlstate, error.diag.message_primary or ""
             finally:

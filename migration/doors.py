@@ -95,9 +95,13 @@ def connect(variable: str, url: str, *, application: str, timeout: int, settings
         )
     except psycopg.OperationalError as error:
         raise (Outage if is_transient(error) else Misconfigured)(sentence(variable, error)) from error
-    session = {"TimeZone": "UTC", "DateStyle": "ISO, YMD", "client_encoding": "UTF8", "lock_timeout": "10s"}
-    session["standard_conforming_strings"] = "on"  # off where a server's settings are older than PostgreSQL 9.1: '\N' would be N
-    session |= settings
+    session = {
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, YMD",
+        "client_encoding": "UTF8",
+        "standard_conforming_strings": "on",  # off where a server's settings are older than PostgreSQL 9.1: '\N' would be N
+        "lock_timeout": "10s",
+    } | settings
     try:
         with translated(variable):
             connection.execute(SET, (list(session), list(session.values())))

@@ -100,8 +100,6 @@ def chunk(scout: Crm, mapping: Mapping, persons: list[int]) -> Work:
         for query in counting(scout, mapping, Work(Selection(first), reader.of(first))):
             by_index.check(scout, query.statement)
         counts = planning.count(scout, mapping, MARK, persons, reader, lambda: None)
-        # Before a contact that is split planning keeps a chunk for whoever may appear there. Nothing is measured with nobody, nor with a contact
-        # whose audits are more than a chunk's: counting goes through all of them, which is nothing to mend.
         cuts = planning.cut(counts, settings.CHUNK_SIZE, scout, mapping, reader)
         cut = next(cuts)
         if not cut.expected:  # kept for whoever may appear before a contact that is split: with nobody nothing is measured

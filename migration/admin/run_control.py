@@ -141,8 +141,5 @@ def effect(verb: Verb, run: Run) -> str:
     open_chunks = run.chunks.filter(state__in=(ChunkState.PENDING, ChunkState.LEASED)).count()
     held, failed = leases.count(run), run.chunks.filter(state=ChunkState.FAILED).count()
     numbers: dict[str, Any] = {"held": held, "open": open_chunks - held, "failed": failed, "removed": run.removed}
-    if not run.chunks.exists():
-        said = UNCUT.get(verb, EFFECTS[verb])
-    else:
-        said = VERIFYING.get(verb, EFFECTS[verb]) if run.state == RunState.VERIFYING else EFFECTS[verb]
-    return said.format(**{name: f"{number:,}" for name, number in numbers.items()})
+    others = UNCUT if not run.chunks.exists() else VERIFYING if run.state == RunState.VERIFYING else {}
+    return others.get(verb, EFFECTS[verb]).format(**{name: f"{number:,}" for name, number in numbers.items()})

@@ -91,7 +91,7 @@ def bar() -> Progress:
 
 
 def clock(span: timedelta) -> str:
-    """A span as people say it, rounded up: about nothing is no time."""
+    """A span as people say it; seconds are rounded up, so that what takes a moment takes no "0 s"."""
     seconds = math.ceil(span.total_seconds())
     if seconds < 60:
         return f"{seconds} s"
