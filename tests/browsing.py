@@ -63,8 +63,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def site(settings, transactional_db) -> Iterator[str]:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+def site(quick_passwords, transactional_db) -> Iterator[str]:
     server = LiveServer("127.0.0.1")
     yield server.url
     server.stop()

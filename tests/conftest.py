@@ -140,6 +140,12 @@ def holding_rows(tables: list[str]) -> list[str]:
         return [row[0] for row in cursor.fetchall()]
 
 
+@pytest.fixture
+def quick_passwords(settings) -> None:
+    """Django's own hasher takes half a second for each."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture(scope="session")
 def postgres() -> str:
     """The owner's URL of the server; the login roles exist on it."""

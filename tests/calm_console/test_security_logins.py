@@ -16,10 +16,7 @@ NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 PASSWORD = "of-the-test"
 HERE, THERE = "192.0.2.1", "198.51.100.7"
 
-
-@pytest.fixture(autouse=True)
-def quick(settings):
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 
 @pytest.fixture

@@ -16,10 +16,7 @@ from tests.migration.conftest import mapping_document
 PASSWORD = "of-the-test"
 HERE = "/admin/password-again/"
 
-
-@pytest.fixture(autouse=True)
-def quick(settings):
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+pytestmark = pytest.mark.usefixtures("quick_passwords")
 
 
 @pytest.fixture

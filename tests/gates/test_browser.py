@@ -46,9 +46,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def site(settings) -> Iterator[str]:
+def site(settings, quick_passwords) -> Iterator[str]:
     """The console over HTTP: a server of this test's own, as one loads its middleware when it starts."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.MIDDLEWARE = ["tests.gates.test_browser.strict", *settings.MIDDLEWARE]
     server = LiveServer("127.0.0.1")
     yield server.url

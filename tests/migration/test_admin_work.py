@@ -282,12 +282,18 @@ def test_a_stranger_is_asked_to_log_in(client, no_broker):
         assert client.post(address, form).url.startswith("/admin/login/"), address
 
 
-def test_after_a_login_in_between_an_act_says_that_it_was_not_done(no_broker, settings):
-    """The login leads back to the act's address, with GET."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    found, user = everything(), factories.superuser()
+@pytest.fixture
+def credentials(quick_passwords, db) -> dict[str, str]:
+    """What somebody who may do everything types to log in."""
+    user = factories.superuser()
     user.set_password("of-the-test")
     user.save()
+    return {"username": user.username, "password": "of-the-test"}
+
+
+def test_after_a_login_in_between_an_act_says_that_it_was_not_done(no_broker, credentials):
+    """The login leads back to the act's address, with GET."""
+    found = everything()
     sent = [
         (url("migration_readbudget_set"), {"what": "stop", "note": "x"}, changelist(ReadBudget)),
         (url("migration_account_watermark", found["account"].pk), {"entity": "deal", "how": "live", "note": "x"}, page(found["account"])),
@@ -300,7 +306,7 @@ def test_after_a_login_in_between_an_act_says_that_it_was_not_done(no_broker, se
         client = Client()
         lost = client.post(address, form)
         assert said(client, lost) == NOT_SENT, address
-        back = client.post(lost.url, {"username": user.username, "password": "of-the-test"})
+        back = client.post(lost.url, credentials)
         assert back.url == address
         answer = client.get(back.url)
         assert (answer.status_code, answer["Location"]) == (302, record), address
@@ -308,22 +314,19 @@ def test_after_a_login_in_between_an_act_says_that_it_was_not_done(no_broker, se
     assert not budget.current().stopped_at and not Waiver.objects.exists() and not SetWatermark.objects.exists()
 
 
-def test_what_is_sent_once_the_login_has_ended_is_said_to_be_lost_on_the_login_page(no_broker, settings):
+def test_what_is_sent_once_the_login_has_ended_is_said_to_be_lost_on_the_login_page(no_broker, credentials):
     """Once; also where the page that the login leads back to asks before it acts."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    found, user = everything(), factories.superuser()
-    user.set_password("of-the-test")
-    user.save()
+    found = everything()
     asking = (url("migration_batch_plan"), url("migration_run_pause", found["stale"].run_id), url(f"{DRAFT}_publish", found["draft"].pk))
     for address in asking:
         client = Client()
         lost = client.post(address, {"note": "x"})
         assert said(client, lost) == NOT_SENT, address
         assert "messagelist" not in client.get(lost.url).content.decode(), address
-        assert client.post(lost.url, {"username": user.username, "password": "of-the-test"}).url == address
+        assert client.post(lost.url, credentials).url == address
         assert NOT_SENT not in client.get(address).content.decode(), address
     client = Client()
-    client.post(url("login"), {"username": user.username, "password": "wrong"})
+    client.post(url("login"), credentials | {"password": "wrong"})
     assert NOT_SENT not in client.get(url("login")).content.decode()
     assert "messagelist" not in client.get(client.get(url("migration_batch_plan")).url).content.decode()
 

@@ -7,8 +7,8 @@ from migration.doors import Outage
 from migration.models import Account, Run
 from migration.pipeline import flow
 from migration.states import COMPLETE, FINISHED, ChunkState, RunMode, RunState
-from tests.conftest import Systems
 from tests.migration.conftest import OWNER, now, run_account
+from tests.migration.test_meanwhile import ours
 
 CURE = "CDP_DATABASE_URL: the server takes no writes"
 
@@ -19,9 +19,11 @@ def planned(chunk_size: int) -> Run:
     return run
 
 
-def rows_of(systems: Systems) -> list[tuple]:
-    """Whole rows but the run's id."""
-    return [row[:-1] for row in systems.activities("origin = 'crm_migration'")]
+def finished(run: Run) -> Run:
+    while run.state not in FINISHED:
+        tasks.turn(run)
+        run.refresh_from_db()
+    return run
 
 
 @pytest.mark.parametrize("lanes", [True, False], ids=["two lanes", "one lane"])
@@ -39,17 +41,12 @@ def test_what_is_not_taken_is_no_attempt_and_the_run_goes_on_once_writes_are_tak
     with pytest.raises(Outage, match=CURE):
         steps.step(run, owner=OWNER)
     assert 2 <= run.chunks.filter(state=ChunkState.DONE).count() < run.chunks.count()
-    tasks.turn(run)
-    run.refresh_from_db()
-    while run.state not in FINISHED:
-        tasks.turn(run)
-        run.refresh_from_db()
-    assert run.state == RunState.PARTIAL
+    assert finished(run).state == RunState.PARTIAL
     assert set(run.chunks.values_list("state", "attempts")) == {(ChunkState.DONE, 1)}
-    loaded = rows_of(console)
+    loaded = ours(console)
     console.change_cdp("DELETE FROM contact_activity_logs WHERE origin = 'crm_migration'")
     assert run_account(1).state in COMPLETE
-    assert loaded == rows_of(console)
+    assert loaded == ours(console)
 
 
 def test_a_deadlock_is_no_attempt(console):
@@ -63,10 +60,7 @@ def test_a_deadlock_is_no_attempt(console):
             steps.step(run, owner=OWNER)
         run.chunks.update(not_before=None)
     console.change_cdp("DROP TRIGGER refuse ON contact_activity_logs")
-    while run.state not in FINISHED:
-        tasks.turn(run)
-        run.refresh_from_db()
-    assert run.state == RunState.PARTIAL
+    assert finished(run).state == RunState.PARTIAL
     assert set(run.chunks.values_list("state", "attempts")) == {(ChunkState.DONE, 1)}
 
 
