@@ -9,7 +9,7 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from uuid import UUID
 
 from migration import boundary, ours
@@ -18,10 +18,11 @@ from migration.ledger import Ledger
 from migration.meanwhile import Meanwhile
 from migration.models import QuarantinedCandidate, Run, Waiver
 from migration.ours import Key, There
-from migration.pipeline.flow import World, remap
+from migration.pipeline.flow import World, of_another_tenant, remap
 from migration.planning import next_size
 from migration.shares import Shares
 from migration.source_audits import Told, says_nothing, source_ids, source_keys
+from migration.states import Reason
 
 PERSONS_AT_FIRST, PERSONS_AT_ONCE = 2000, 5000  # the more, the fewer pages of the source are read twice
 PERSONS_BY_KEY = 500  # of whom every single key is held
@@ -46,12 +47,13 @@ class Verification:
     stale_keys: list[Key] = field(default_factory=list)
     misfit_rows: set[str] = field(default_factory=set)
     lacking: list[Key] = field(default_factory=list)
+    excused: list[Key] = field(default_factory=list)  # without a row, and not by this run's quarantine but by a waiver
     uneven: set[int] = field(default_factory=set)  # numbers of chunks that do not account for what the source has there
     tried_again: set[int] = field(default_factory=set)  # numbers of chunks of whose candidates some were tried again
 
     @property
     def stale(self) -> int:
-        """Rows of ours that are candidates no more."""
+        """Rows of ours that are candidates no more, or another tenant's by the contact's own audits."""
         return len(self.stale_keys)
 
     @property
@@ -82,7 +84,6 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
     found, seams, shares = Verification(accounted=ledger.outcomes), boundary.begun(world), Shares(run)
     sample = Sampler(SAMPLE, run.uuid)
     aside = set_aside(run)
-    put_aside = {person for person, _ in aside}
     for batch in batches(world, heavy_ends(run)):
         checkpoint("verifying")
         asked = Meanwhile(partial(source_ids, world, list(batch.claims), world.links.of(batch.claims)))
@@ -93,7 +94,7 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
             shares.count(person, told.number)
         for person in sorted(source):
             ids = source[person].ids
-            sample.offer(person, less(ids, person, aside) if person in put_aside else ids)
+            sample.offer(person, less(ids, person, aside) if person in aside.persons else ids)
         for person in sorted(source.keys() | there.keys()):
             near, stands = source.get(person, NOBODY).near(person), there.get(person, NOTHING)
             if near or stands.live:
@@ -105,6 +106,7 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
         found.missing = len(found.lacking)
         for person, audit in found.lacking[:EXAMPLES]:
             found.example(f"audit {audit} of CRM person {person} has no row and no other outcome")
+        look_at_excused(run, ledger, found)
         map_again(sample.chosen, world, found)
     found.uneven, found.tried_again = shares.uneven(), set(shares.tried_again.chunks)
     found.agrees = not (found.missing or found.differing or found.misfits or found.uneven) and found.candidates == found.accounted
@@ -128,6 +130,29 @@ def add_misfits(rows: list[str], found: Verification) -> None:
         if row not in found.misfit_rows:
             found.example(f"row {row} is under an id or an account that is not its own")
     found.misfit_rows.update(rows)
+
+
+@dataclass(frozen=True)
+class Aside:
+    """Candidates that have an outcome without a row."""
+
+    quarantined: set[Key]  # by this run
+    waived: set[Key]  # by a person, in this run or before
+    of_others: set[int]  # persons, some of whose candidates are or were another tenant's
+
+    @cached_property
+    def persons(self) -> set[int]:
+        return {person for person, _ in self.quarantined | self.waived}
+
+
+def set_aside(run: Run) -> Aside:
+    quarantined = list(QuarantinedCandidate.objects.filter(run=run).values_list("person_id", "audit_id", "reason"))
+    waived = list(Waiver.objects.filter(account=run.account).values_list("person_id", "audit_id", "reason"))
+    return Aside(
+        {(person, audit) for person, audit, _ in quarantined},
+        {(person, audit) for person, audit, _ in waived},
+        {person for person, _, reason in [*quarantined, *waived] if reason == Reason.TENANT_MISMATCH},
+    )
 
 
 @dataclass(frozen=True)
@@ -167,18 +192,21 @@ def heavy_ends(run: Run) -> list[int]:
 
 
 def look_closely(
-    source: dict[int, Told], there: dict[int, There], batch: Batch, world: World, aside: set[Key], found: Verification
+    source: dict[int, Told], there: dict[int, There], batch: Batch, world: World, aside: Aside, found: Verification
 ) -> list[Key]:
     """Where a person's candidates are not exactly our rows, see key by key what is missing, stale, live, or has another outcome."""
     found.rows += sum(each.ids.count(",") + 1 for each in there.values() if each.ids)
     for person in (person for person, each in there.items() if each.away):
         look_at_misfits(person, batch, world, found)
-    doubtful = [p for p in source.keys() | there.keys() if there.get(p, NOTHING).ids != source.get(p, NOBODY).ids]
+    strangers = of_another_tenant([person for person in there if person in aside.of_others], world)
+    doubtful = [p for p in source.keys() | there.keys() if p in strangers or there.get(p, NOTHING).ids != source.get(p, NOBODY).ids]
     lacking: list[Key] = []
     for start in range(0, len(doubtful), PERSONS_BY_KEY):
         persons = doubtful[start : start + PERSONS_BY_KEY]
         rows = {key for person in persons for key in ours.keys_of(person, there.get(person, NOTHING).ids)}
-        without = compare(source_keys(world, persons), rows, {p: there[p] for p in persons if p in there}, aside, found)
+        candidates = source_keys(world, persons)
+        found.stale_keys += [key for key in rows if key not in candidates or key[0] in strangers]
+        without = compare(candidates, rows, {p: there[p] for p in persons if p in there}, aside, found)
         nothing = says_nothing(world, [audit for _, audit in without])
         lacking += [key for key in without if key[1] not in nothing]
     return lacking
@@ -191,22 +219,27 @@ def look_at_misfits(person: int, batch: Batch, world: World, found: Verification
     add_misfits(misfits, found)
 
 
-def less(ids: str, person: int, aside: set[Key]) -> str:
+def less(ids: str, person: int, aside: Aside) -> str:
     """A person's ids without those that have another outcome."""
-    return ",".join(text for text in ids.split(",") if text and (person, ours.audit_of(text)) not in aside)
+    keys = ((text, (person, ours.audit_of(text))) for text in ids.split(",") if text)
+    return ",".join(text for text, key in keys if key not in aside.quarantined and key not in aside.waived)
 
 
-def compare(source: dict[Key, bool], rows: set[Key], there: dict[int, There], aside: set[Key], found: Verification) -> list[Key]:
-    """The candidates that have neither a row of ours, nor a live one, nor another outcome; rows beyond them are counted as stale."""
-    found.stale_keys += rows - source.keys()
+def compare(source: dict[Key, bool], rows: set[Key], there: dict[int, There], aside: Aside, found: Verification) -> list[Key]:
+    """The candidates that have neither a row of ours, nor a live one, nor another outcome; those that only a waiver excuses are kept apart."""
     live = {(person, row.audit) for person, each in there.items() for row in each.live}
-    return [key for key, empty in source.items() if not (empty or key in rows or key in aside or key in live)]
+    without = [key for key, empty in source.items() if not (empty or key in rows or key in aside.quarantined or key in live)]
+    found.excused += [key for key in without if key in aside.waived]
+    return [key for key in without if key not in aside.waived]
 
 
-def set_aside(run: Run) -> set[Key]:
-    """Keys that have an outcome without a row: quarantined by this run, or waived by a person."""
-    waived = Waiver.objects.filter(account=run.account).values_list("person_id", "audit_id")
-    return {*QuarantinedCandidate.objects.filter(run=run).values_list("person_id", "audit_id"), *waived}
+def look_at_excused(run: Run, ledger: Ledger, found: Verification) -> None:
+    """Of candidates that were ever waived no more may be without a row than this run waived: the others were mended since, and had one."""
+    waived = ledger.waived.total() - run.quarantined.filter(waiver__isnull=False).count()
+    if (surplus := len(found.excused) - waived) > 0:
+        found.missing += surplus
+        found.lacking += found.excused  # which of them, only loading them again can tell
+        found.example(f"{len(found.excused)} candidates that were waived once have no row, of which this run waived {waived}")
 
 
 def map_again(sample: list[Key], world: World, found: Verification) -> None:

@@ -67,7 +67,7 @@ def in_words(run: Run) -> Iterator[str]:
     if run.contacts_without_source_id:
         yield f"  contacts without a CRM person id: {run.contacts_without_source_id}"
     if run.stale:
-        yield f"  stale rows (ours, but candidates no more): {run.stale}"
+        yield f"  stale rows (ours, but candidates no more, or another tenant's): {run.stale}"
     yield f"  verification: {verdict(run)}"
     yield f"  {run.state}{': ' + run.reason if run.reason else ''}"
 

@@ -1,4 +1,4 @@
-"""Removing rows of ours that are candidates no more, as a run's verification listed them. A person's act, never done by itself."""
+"""Removing rows of ours that should not stand there any more, as a run's verification listed them. A person's act, never done by itself."""
 
 import time
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from datetime import datetime
 from migration import events, reconcile, runs, worlds
 from migration.doors import Outage
 from migration.models import Run, StaleRow
-from migration.pipeline.flow import World
+from migration.pipeline.flow import World, of_another_tenant
 from migration.runs import Refused
 from migration.source_audits import source_keys
 from migration.states import FINISHED, RunState
@@ -71,14 +71,15 @@ def bring_links_up_to_date(world: World) -> None:
 
 
 def still_stale(listed: list[StaleRow], world: World) -> list[StaleRow]:
-    """Those whose audit, read afresh, is not a candidate of any contact that the account has now, or that stand at another contact."""
+    """Those whose audit, read afresh, is not a candidate of any contact that the account has now, or another tenant's; or that stand elsewhere."""
     found: list[StaleRow] = []
     persons = sorted({row.person_id for row in listed})
     stands = dict(world.cdp.rows(STANDS, ([row.row_id for row in listed],)))
     for start in range(0, len(persons), reconcile.PERSONS_BY_KEY):
         batch = set(persons[start : start + reconcile.PERSONS_BY_KEY])
         claims = world.cdp.contacts_of(world.account_id, sorted(batch))
-        candidates = source_keys(world, list(claims))
+        strangers = of_another_tenant(list(claims), world)
+        candidates = {key for key in source_keys(world, list(claims)) if key[0] not in strangers}
         at_home = {row.pk for row in listed if stands.get(row.row_id) in claims.get(row.person_id, ())}
         found += [
             row for row in listed if row.person_id in batch and not ((row.person_id, row.audit_id) in candidates and row.pk in at_home)

@@ -43,7 +43,7 @@ def quarantined_sentence(number: int) -> str:
 
 
 def remember_stale(run: Run, found: reconcile.Verification) -> None:
-    """List the rows of ours that are candidates no more; they stay until somebody has them removed."""
+    """List the rows of ours that should not stand there any more; they stay until somebody has them removed."""
     StaleRow.objects.filter(run=run).delete()
     rows = (StaleRow(run=run, row_id=row_id(person, audit), person_id=person, audit_id=audit) for person, audit in found.stale_keys)
     StaleRow.objects.bulk_create(rows, batch_size=2000)

@@ -43,7 +43,9 @@ def figures(run: Run) -> Iterator[Figure]:
         yield Figure(
             "misfits", rows.get("misfits"), "rows of ours under an id or an account not their own", none_wanted(rows.get("misfits"))
         )
-    yield Figure("stale", rows.get("stale"), "rows of ours that are candidates no more; never removed by themselves")
+    yield Figure(
+        "stale", rows.get("stale"), "rows of ours that are candidates no more, or another tenant's by now; never removed by themselves"
+    )
     if found.get("rounds", 1) > 1:
         yield Figure("rounds", found["rounds"], "verifications; after each but the last, chunks that disagreed were done again")
 

@@ -4,7 +4,7 @@ from migration.models.run import Run
 
 
 class StaleRow(models.Model):
-    """A row of ours in the CDP that is a candidate no more, as a run's verification found it. It is never removed by itself."""
+    """A row of ours in the CDP that should not stand there any more, as a run's verification found it. It is never removed by itself."""
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="stale_rows")
     row_id = models.UUIDField("row id in the CDP")

@@ -23,7 +23,7 @@ class Contacts:
     def decide(self, person: int) -> tuple[str | None, Problem | None]:
         """The one contact, or why there is none. A claim that the person's own audits rule out does not count as a claim."""
         named = self.named.get(person, set())
-        if named and str(self.organisation) not in named:
+        if self.is_of_another(person):
             return self.only_claim(person), Problem(Reason.TENANT_MISMATCH, f"the contact's own audits name {organisations_named(named)}")
         claims = self.claims.get(person, [])
         if len(claims) > 1:
@@ -34,6 +34,11 @@ class Contacts:
                 Reason.CONTACT_AMBIGUOUS, f"organisation {', '.join(map(str, rivals))} claims the person too"
             )
         return self.only_claim(person), None
+
+    def is_of_another(self, person: int) -> bool:
+        """Whether the person's own audits name organisations, and not the account's."""
+        named = self.named.get(person, set())
+        return bool(named) and str(self.organisation) not in named
 
     def only_claim(self, person: int) -> str | None:
         claims = self.claims.get(person, [])

@@ -100,6 +100,16 @@ def remap(pairs: list[tuple[int, int]], world: World) -> Receipt:
     return foresee(world.cdp, aim(work, world), map_and_stage(work, world))
 
 
+def of_another_tenant(persons: list[int], world: World) -> set[int]:
+    """Those of the CRM persons whose own audits, read afresh, name organisations, and not the account's."""
+    if not persons:
+        return set()
+    with world.crm.snapshot() as connection:
+        named = organisations(connection, world.crm.shape, world.mapping, persons, world.organisation_attribute)
+    contacts = Contacts(world.organisation, {}, named=named)
+    return {person for person in persons if contacts.is_of_another(person)}
+
+
 def map_and_stage(work: Work, world: World) -> Receipt:
     """Stage the chunk's rows in the CDP session; nothing but a batch of candidates is ever held in memory."""
     # Asked for beforehand: while the COPY into staging runs, its session can do nothing else.

@@ -6,7 +6,8 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from migration import budget, quarantine
+from migration import budget, ledger, quarantine
+from migration.models import QuarantinedCandidate
 from migration.states import RunState
 from tests.migration.conftest import now, run_account
 from tests.migration.hard_rows import FIRST, PERSON, insert
@@ -27,6 +28,21 @@ def test_what_is_waived_is_no_longer_partial(console):
     quarantine.waive(run.quarantined.all(), by="ana", note="lost", now=now())
     run.refresh_from_db()
     assert (run.state, verified()[0]) == (RunState.SUCCEEDED, 0)
+
+
+def test_a_row_that_was_lost_is_missing_though_its_audit_was_waived_before_it_was_mended(console):
+    insert(console, [{"created_at": None}, {"created_at": None}])
+    run = run_account(1)
+    quarantine.waive(run.quarantined.all(), by="ana", note="lost", now=now())
+    console.change_crm(f"UPDATE audits SET created_at = '2023-05-01 12:00:00' WHERE id = {FIRST}")
+    run = run_account(1)
+    assert (run.state, verified()[0], QuarantinedCandidate.objects.filter(run=run).count()) == (RunState.SUCCEEDED, 0, 0)
+    console.change_cdp(f"DELETE FROM contact_activity_logs WHERE source_audit_id = {FIRST}")
+    code, found = verified()
+    assert (code, found["missing"], found["agrees"]) == (1, 1, False)
+    waived = sum(ledger.of(run).waived.values())
+    assert found["examples"] == [f"{waived + 1} candidates that were waived once have no row, of which this run waived {waived}"]
+    assert run_account(1).state == RunState.SUCCEEDED and verified()[0] == 0
 
 
 def test_what_a_link_brings_that_committed_after_the_run_is_missing(console):

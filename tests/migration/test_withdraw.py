@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from gates import milestones
-from migration import attempts, chunks, control, figures, ledger, receipts, runs, stale, steps, tasks, withdrawal, worlds
+from migration import attempts, chunks, control, figures, ledger, quarantine, receipts, runs, stale, steps, tasks, withdrawal, worlds
 from migration.admin import overview
 from migration.cdp import Cdp
 from migration.doors import Misconfigured, Outage
@@ -28,7 +28,7 @@ from tests import factories
 from tests.conftest import ROLES, rows
 from tests.migration.against_oracle import assert_as_expected
 from tests.migration.conftest import OWNER, now, run_account
-from tests.migration.hard_rows import FIRST, ORGANISATION, insert, new_contact
+from tests.migration.hard_rows import FIRST, NOTE, ORGANISATION, insert, new_contact
 from tests.migration.test_hard_links import DEAL
 from tests.migration.test_restart import PATIENCE, process, wait_until
 from tests.migration.test_restored_source import LINK
@@ -466,6 +466,27 @@ def test_a_row_at_a_contact_that_is_another_persons_by_now_is_removed(may_delete
     assert list(run.stale_rows.values_list("person_id", "audit_id")) == [(900_002, FIRST)]
     assert stale.remove(run, by="ana", now=now()) == stale.Step(1, 0)
     assert not [row for row in may_delete.activities() if row[2] == contact]
+
+
+def test_rows_of_a_contact_that_is_another_tenants_by_now_are_listed_and_removed_unless_it_came_home(may_delete):
+    new_contact(may_delete, 900_001), new_contact(may_delete, 900_002)
+    audits = insert(may_delete, [{"auditable_id": 900_001}, {"auditable_id": 900_002}, NOTE | {"associated_id": 900_002}])
+    run_account(ORGANISATION)
+    before = may_delete.activities()
+    theirs = {"action": "create", "audited_changes": '{"organization_id": 3}'}
+    moves = insert(may_delete, [{"auditable_id": person} | theirs for person in (900_001, 900_002)], audits)
+    run = run_account(ORGANISATION)
+    keys = [(900_001, FIRST), (900_002, FIRST + 1), (900_002, FIRST + 2)]
+    assert (run.state, sorted(run.stale_rows.values_list("person_id", "audit_id")), run.stale) == (RunState.PARTIAL, keys, 3)
+    quarantine.waive(run.quarantined.all(), by="ana", note="theirs", now=now())
+    run = run_account(ORGANISATION)
+    assert (run.state, sorted(run.stale_rows.values_list("person_id", "audit_id"))) == (RunState.SUCCEEDED, keys)
+    assert may_delete.activities() == before
+    may_delete.change_crm(f"DELETE FROM audits WHERE id = {moves[0]['id']}")
+    assert stale.remove(run, by="ana", now=now()) == stale.Step(2, 1)
+    assert may_delete.activities() == [row for row in before if row[11] not in (FIRST + 1, FIRST + 2)]
+    again = run_account(ORGANISATION)
+    assert (again.state, again.stale, ledger.of(again).unchanged) == (RunState.SUCCEEDED, 0, ledger.of(run).unchanged + 1)
 
 
 def test_a_row_whose_link_came_back_stays(may_delete, monkeypatch):

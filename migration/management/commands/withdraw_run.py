@@ -19,7 +19,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("run", type=int, metavar="RUN", help="the run's number")
-        parser.add_argument("--stale", action="store_true", help="the rows that this run's verification found to be candidates no more")
+        parser.add_argument(
+            "--stale", action="store_true", help="the rows that this run's verification found to be candidates no more, or another tenant's"
+        )
         parser.add_argument("--yes", action="store_true", help="do it")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
