@@ -71,7 +71,7 @@ def floor(options: dict[str, Any], clock: Meter) -> Any:
 
 def stage(crm: Crm, cdp: Cdp, mapping: Mapping, persons: list[int], pairs: list[tuple[int, int]], live_since: str) -> None:
     with crm.snapshot() as source, cdp.connection.cursor().copy("COPY floor_staging FROM STDIN") as into:
-        for which in (by_contact(crm.shape, mapping, Selection(persons)), sampled(pairs)):
+        for which in (by_contact(crm.shape, mapping, Selection(persons)), sampled(crm.shape, mapping, pairs)):
             statement = sql.SQL(EXTRACT).format(
                 occurred_at=occurred_at(crm.shape), source=which, live_since=sql.Literal(live_since), context=sql.Literal(CONTEXT)
             )

@@ -36,9 +36,16 @@ def extract(
                 yield candidate(bytes(row[:-1]).split(b"\t"), classes, reader)
 
     if selection.pairs is not None:
-        for found in read(sampled(selection.pairs)) if selection.pairs else ():
-            joined = [each for each in links.by_audit.get(found.audit_id, ()) if each.person_id == found.person_id]
-            yield from for_each(found, joined or [Joined(found.person_id)])
+        deals = {str(deal).encode(): spans for deal, spans in links.by_deal.items()}
+        join_roles = (Role.DEAL_CONTACT_JOIN, Role.DEAL_COMPANY_JOIN)
+        for found in read(sampled(shape, mapping, selection.pairs)) if selection.pairs else ():
+            concerned = [Joined(found.person_id)]
+            # Since the pair was made the deal may be another contact's, or the number another audit's.
+            if found.role in join_roles:
+                concerned = links.by_audit.get(found.audit_id, [])
+            elif found.role == Role.DEAL:
+                concerned = linked(found, deals.get(found.record_id, []))
+            yield from for_each(found, [each for each in concerned if each.person_id == found.person_id])
         return
     if selection.persons:
         yield from read(by_contact(shape, mapping, selection))
@@ -47,8 +54,12 @@ def extract(
             yield from for_each(found, links.by_audit[found.audit_id])
     if links.by_deal and mapping.classes(Role.DEAL):
         for found in read(by_deal(shape, mapping, sorted(links.by_deal), selection)):
-            spans = links.by_deal[found.person_id]  # the query's first column: here the deal
-            yield from for_each(found, [Joined(person) for person, start, end in spans if start < found.audit_id < end])
+            yield from for_each(found, linked(found, links.by_deal[found.person_id]))  # the query's first column: here the deal
+
+
+def linked(found: Candidate, spans: list[tuple[int, int, int]]) -> list[Joined]:
+    """Those to whom the deal was linked when the audit was made."""
+    return [Joined(person) for person, start, end in spans if start < found.audit_id < end]
 
 
 def for_each(found: Candidate, concerned: list[Joined]) -> Iterator[Candidate]:

@@ -75,11 +75,23 @@ def by_deal(shape: Shape, mapping: Mapping, deals: list[int], selection: Selecti
     ).format(deals=array(deals), classes=literals(mapping.classes(Role.DEAL)), record_key=key(shape.record_id), bounds=bounds(selection))
 
 
-def sampled(pairs: list[tuple[int, int]]) -> sql.Composed:
-    """The audits of the pairs, whatever rule led there."""
+def sampled(shape: Shape, mapping: Mapping, pairs: list[tuple[int, int]]) -> sql.Composed:
+    """The audits of the pairs, as far as rule 1 or 2 leads to them from the pair's contact, or a deal or a join row may: that is the caller's to see."""
     persons, audits = [person for person, _ in pairs], [audit for _, audit in pairs]
-    return sql.SQL("unnest({}, {}) AS p(id, audit) CROSS JOIN LATERAL (SELECT * FROM audits WHERE audits.id = p.audit)").format(
-        array(persons), array(audits)
+    return sql.SQL(
+        """unnest({persons}, {audits}) AS p(id, audit) CROSS JOIN LATERAL (
+            SELECT * FROM audits WHERE audits.id = p.audit AND (
+                auditable_type IN ({contacts}) AND auditable_id = {record_key}
+                OR auditable_type IN ({companions}) AND associated_type IN ({contacts}) AND associated_id = {associated_key}
+                OR auditable_type IN ({linked})))"""
+    ).format(
+        persons=array(persons),
+        audits=array(audits),
+        record_key=key(shape.record_id),
+        associated_key=key(shape.associated_id),
+        contacts=literals(mapping.classes(Role.CONTACT)),
+        companions=literals(companions(mapping)),
+        linked=literals(mapping.classes(Role.DEAL) + joins(mapping)),
     )
 
 

@@ -27,6 +27,7 @@ from tests import factories
 from tests.conftest import Systems
 from tests.migration.conftest import OWNER, mapping_document, now, run_account
 from tests.migration.hard_rows import FIRST, NOBODYS, few_contacts, insert, new_contact, sample
+from tests.migration.test_hard_links import DEAL, JOIN
 
 NOTE = {"auditable_type": "Crm::Note", "auditable_id": 9001, "associated_type": "Crm::Person", "action": "create"}
 AS_JSON = "ALTER TABLE audits ALTER audited_changes TYPE json USING audited_changes::text::json"
@@ -244,6 +245,30 @@ def test_a_retried_audit_that_is_gone_or_beyond_the_watermark_by_now_is_a_candid
     assert outcome(run) == (RunState.SUCCEEDED, {})
     assert (ledger.of(run).candidates, ledger.of(run).written) == (before.candidates - 2, before.written)
     assert ledger.of(run).beyond["note/create"] == before.beyond["note/create"] + 1
+
+
+def test_what_became_another_contacts_or_another_record_is_not_written_for_the_one_it_was(few):
+    link = JOIN | {"auditable_id": 7001, "audited_changes": '{"crm_deal_id": 9001, "crm_person_id": 1}'}
+    timeless = [note(associated_id=1), note(associated_id=2), DEAL, DEAL, {"auditable_id": 1}, {"auditable_id": 2}, note(associated_id=4)]
+    insert(few, [link, *(audit | {"created_at": None} for audit in timeless)])
+    run = run_account(1)
+    assert outcome(run) == (RunState.PARTIAL, {"time_missing": len(timeless)})
+    others_now = (
+        "associated_id = 2",
+        "associated_id = 999999",
+        "auditable_id = 9002",
+        "id = id",
+        "auditable_type = 'Invoice'",
+        "auditable_id = 999999",
+    )
+    few.change_crm(
+        *(f"UPDATE audits SET {change} WHERE id = {audit}" for audit, change in enumerate(others_now, FIRST + 1)),
+        f"UPDATE audits SET created_at = '2024-02-03 04:05:06' WHERE id > {FIRST}",
+    )
+    retry()
+    assert outcome(run) == (RunState.SUCCEEDED, {})
+    assert {key for key in ours(few) if key[1] > FIRST} == {(2, FIRST + 1), (1, FIRST + 4), (4, FIRST + 7)}
+    assert stale(run) == set()
 
 
 def test_contacts_that_were_pointed_at_another_tenant_s_persons_are_mended_in_the_cdp(few):
