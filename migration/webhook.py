@@ -10,14 +10,14 @@ import hashlib
 import hmac
 import ipaddress
 import socket
-import ssl
 from collections.abc import Iterable
 from datetime import datetime
-from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
+
+from calm_console.deadlines import Hurried, deadline, left
 
 TIMEOUT = 10.0  # seconds for everything after the name is resolved, which is the system's and not bounded
 CONNECT_TIMEOUT = 4.0  # of them, for each address
@@ -37,9 +37,9 @@ def post(url: str, secret: str, message: str, body: bytes, *, now: datetime, all
     if wrong := problem(url):
         raise Undelivered(f"NOTIFY_WEBHOOK_URL cannot be used: {wrong}.")
     headers = [("Content-Type", "application/json"), ("User-Agent", "calm-console"), *signed(secret, message, body, now=now)]
-    backend = Guarded(allow_private=allow_private, ends=monotonic() + TIMEOUT)
+    backend = Guarded(allow_private=allow_private)
     try:
-        with httpcore.HTTPConnection(httpcore.URL(url).origin, network_backend=backend) as connection:
+        with deadline(TIMEOUT), httpcore.HTTPConnection(httpcore.URL(url).origin, network_backend=backend) as connection:
             with connection.stream("POST", url, headers=headers, content=body) as response:
                 status = response.status
     except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
@@ -107,10 +107,10 @@ def is_public(address: Address) -> bool:
 
 
 class Guarded(httpcore.NetworkBackend):
-    """Connects to addresses that were looked at only, and lets nothing last beyond `ends`, however slowly the other side drips."""
+    """Connects to addresses that were looked at only, and lets nothing last beyond the deadline, however slowly the other side drips."""
 
-    def __init__(self, *, allow_private: bool, ends: float) -> None:
-        self.allow_private, self.ends, self.plain = allow_private, ends, httpcore.SyncBackend()
+    def __init__(self, *, allow_private: bool) -> None:
+        self.allow_private, self.plain = allow_private, httpcore.SyncBackend()
 
     def connect_tcp(
         self,
@@ -129,36 +129,5 @@ class Guarded(httpcore.NetworkBackend):
         return self.connected(last, port)
 
     def connected(self, address: str, port: int) -> httpcore.NetworkStream:
-        seconds = min(CONNECT_TIMEOUT, left(self.ends, httpcore.ConnectTimeout))
-        return Hurried(self.plain.connect_tcp(address, port, seconds), self.ends)
-
-
-class Hurried(httpcore.NetworkStream):
-    """A stream whose reads and writes all end by one moment."""
-
-    def __init__(self, stream: httpcore.NetworkStream, ends: float) -> None:
-        self.stream, self.ends = stream, ends
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self.stream.read(max_bytes, left(self.ends, httpcore.ReadTimeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self.stream.write(buffer, left(self.ends, httpcore.WriteTimeout))
-
-    def close(self) -> None:
-        self.stream.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        return Hurried(self.stream.start_tls(ssl_context, server_hostname, left(self.ends, httpcore.ConnectTimeout)), self.ends)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self.stream.get_extra_info(info)
-
-
-def left(ends: float, error: type[httpcore.TimeoutException]) -> float:
-    seconds = ends - monotonic()
-    if seconds <= 0:
-        raise error("the time for it is over")
-    return seconds
+        seconds = left(CONNECT_TIMEOUT, httpcore.ConnectTimeout)
+        return Hurried(self.plain.connect_tcp(address, port, seconds))

@@ -16,9 +16,10 @@ import httpcore
 from django.conf import settings
 from prometheus_client import Counter, Histogram
 
+from calm_console.deadlines import deadline
 from status_api.breaker import Breaker
-from status_api.hurry import deadline, pool
 from status_api.memory import Memory
+from status_api.pool import pool
 
 log = logging.getLogger(__name__)
 

@@ -91,6 +91,7 @@ STEP_IMPORTS = {
 FRAME_IMPORTS = {
     ("migration.doors", "calm_console.faults"): "one wording for what a server answers",
     ("migration.tasks", "calm_console.celery"): "the Celery app",
+    ("migration.webhook", "calm_console.deadlines"): "HTTP calls that end in time",
     ("migration.bench.server", "calm_console.embedded"): "the embedded server's owner may make scratch databases",
     ("migration.management.commands.bench", "calm_console.demo.stand_ins"): "USMAN for the benchmark's people",
     ("migration.management.commands.demo_logins", "calm_console.demo.logins"): "the demo's own command",
@@ -270,7 +271,7 @@ def test_gates_start_no_run_and_know_no_frame():
 
 def test_the_status_api_reads_models_and_writes_nothing():
     found = {each for i, each in pairs() if is_in(i, "status_api") and is_in(each, *OURS) and not is_in(each, "status_api")}
-    assert found <= {"migration.models", "migration.states"}
+    assert found <= {"migration.models", "migration.states", "calm_console.deadlines"}
     assert not [(name, model) for name in MODULES if is_in(name, "status_api") for model in writes(name)]
     assert not [i for i, each in pairs() if each.startswith("status_api") and not is_in(i, "status_api")]
 
