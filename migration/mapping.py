@@ -150,7 +150,8 @@ class Mapping:
 
     def may_hold_secret(self, raw: bytes) -> bool:
         """Whether secret_pattern finds anything; told by plain searches in most cases, which take a fifth of its time."""
-        if self.secret_literals is not None and (b"\\" not in raw or not ESCAPED_KEY.search(raw)):
+        # Only \\u can hide a letter of a literal; a backslash alone is looked for in a third of the time.
+        if self.secret_literals is not None and (b"\\" not in raw or b"\\u" not in raw or not ESCAPED_KEY.search(raw)):
             lower = raw.lower()
             for literal in self.secret_literals:
                 if literal in lower:

@@ -12,6 +12,7 @@ from migration import copytext
 _NEVER = "(?!)"
 _INSIDE = rb'[^"\\]'  # a byte of a key that is written without escapes
 _ESCAPED_KEY = rb'\\.[^"\\]*+"'  # from the last escape of a key to its end
+_NO_OTHER_ESCAPE = re.compile(r'[^"\\/\x00-\x1f]+')
 _COLON = copytext.SPACE + b":"
 
 ESCAPED_KEY = re.compile(
@@ -36,12 +37,12 @@ def raw_key_pattern(globs: Sequence[str]) -> re.Pattern[bytes]:
 
 
 def raw_literals(globs: Sequence[str]) -> tuple[bytes, ...] | None:
-    """In lower case, a piece of each glob's last part: raw JSON without any of them, and without ESCAPED_KEY, holds no secret key.
+    """In lower case, a piece of each glob's last part: raw JSON without any of them, and without a key that holds `\\u`, holds no secret key.
 
-    None where a glob has no such piece.
+    None where a glob has no such piece, or one with a character that JSON may write as another escape.
     """
     pieces = [max(next((part for part in reversed(glob.split("*")) if part), "").split("?"), key=len) for glob in globs]
-    return tuple(piece.encode().lower() for piece in pieces) if all(pieces) else None
+    return tuple(piece.encode().lower() for piece in pieces) if all(map(_NO_OTHER_ESCAPE.fullmatch, pieces)) else None
 
 
 def _whole_key(glob: str) -> str:
