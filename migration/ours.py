@@ -28,8 +28,8 @@ OF_CONTACTS = f"""
     CROSS JOIN LATERAL (
         SELECT id, category, source_audit_id, origin = 'crm_migration' AS ours,
                CASE WHEN occurred_at {TELLABLE} THEN occurred_at END AS occurred_at,
-               coalesce(account_id = %(account)s AND id BETWEEN low AND high, false) AS at_home
-        FROM contact_activity_logs WHERE contact_id = contact OFFSET 0) found
+               coalesce(account_id = %(account)s AND id BETWEEN claim.low AND claim.high, false) AS at_home
+        FROM contact_activity_logs WHERE contact_id = claim.contact OFFSET 0) found
     GROUP BY 1"""  # noqa: S608 - constants only
 
 AWAY = f"""

@@ -21,6 +21,9 @@ LAST_PERSON = 2**63 - 1
 MOST_PERSONS_PER_CHUNK = 20_000  # contacts without any audit cost a look-up each
 
 
+TOLD = ("id", "auditable_type", "action", "created_at", "audited_changes")
+
+
 class HasShape(Protocol):
     """The CRM, as far as a query's text depends on it."""
 
@@ -100,11 +103,12 @@ def sources(crm: HasShape, mapping: Mapping, persons: list[int], links: Links) -
     """
     if persons:
         of_contacts = sql.SQL(
-            """(SELECT CASE WHEN auditable_type IN ({contacts}) THEN auditable_id::bigint ELSE associated_id::bigint END AS person, * FROM (
+            """(SELECT CASE WHEN auditable_type IN ({contacts}) THEN auditable_id::bigint ELSE associated_id::bigint END AS person, {told} FROM (
                     SELECT * FROM audits WHERE auditable_type IN ({contacts}) AND auditable_id = ANY({record_keys})
                                             OR associated_type IN ({contacts}) AND associated_id = ANY({associated_keys}) OFFSET 0) found
                 WHERE auditable_type IN ({companions}) OR auditable_type IN ({contacts}) AND {record_id} = ANY({record_keys}))"""
         ).format(
+            told=told("found"),
             contacts=literals(mapping.classes(Role.CONTACT)),
             companions=literals(companions(mapping)),
             record_keys=keys(persons, crm.shape.record_id),
@@ -116,11 +120,12 @@ def sources(crm: HasShape, mapping: Mapping, persons: list[int], links: Links) -
     spans = [(person, deal, start, end) for deal, found in links.by_deal.items() for person, start, end in found]
     if spans and mapping.classes(Role.DEAL):
         of_deals = sql.SQL(
-            """(SELECT l.person, a.* FROM unnest({persons}, {deals}, {starts}, {ends}) AS l(person, deal, start, stop) CROSS JOIN LATERAL (
+            """(SELECT l.person, {told} FROM unnest({persons}, {deals}, {starts}, {ends}) AS l(person, deal, start, stop) CROSS JOIN LATERAL (
                     SELECT * FROM audits WHERE auditable_type IN ({classes}) AND auditable_id = {deal_key} OFFSET 0) a
                 WHERE a.id > l.start AND a.id < l.stop)"""
         ).format(
             **{name: array([span[at] for span in spans]) for at, name in enumerate(("persons", "deals", "starts", "ends"))},
+            told=told("a"),
             classes=literals(mapping.classes(Role.DEAL)),
             deal_key=sql.SQL("l.deal::text" if crm.shape.record_id in TEXTS else "l.deal"),
         )
@@ -128,9 +133,14 @@ def sources(crm: HasShape, mapping: Mapping, persons: list[int], links: Links) -
     pairs = [(joined.person_id, audit) for audit, found in links.by_audit.items() for joined in found]
     if pairs:
         of_join_rows = sql.SQL(
-            "(SELECT l.person, a.* FROM unnest({}, {}) AS l(person, audit) JOIN audits a ON a.id = l.audit WHERE a.auditable_type IN ({}))"
-        ).format(array([person for person, _ in pairs]), array([audit for _, audit in pairs]), literals(joins(mapping)))
+            "(SELECT l.person, {} FROM unnest({}, {}) AS l(person, audit) JOIN audits a ON a.id = l.audit WHERE a.auditable_type IN ({}))"
+        ).format(told("a"), array([person for person, _ in pairs]), array([audit for _, audit in pairs]), literals(joins(mapping)))
         yield Source(of_join_rows, by_sets=False)
+
+
+def told(table: str) -> sql.Composed:
+    """What is asked of an audit: by name, since a table of ten years may have any other column, also one called person."""
+    return sql.SQL(", ").join(sql.Identifier(table, name) for name in TOLD)
 
 
 def before(crm: HasShape, mapping: Mapping, watermark: dict[str, str]) -> sql.Composed:

@@ -31,7 +31,9 @@ STANDING = "LEFT JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id = s.
 SPANS = "CREATE TEMP TABLE IF NOT EXISTS calm_spans (contact_id uuid NOT NULL, low uuid NOT NULL, high uuid NOT NULL)"
 FILL_SPANS = """
     INSERT INTO calm_spans SELECT contact_id, min(id::text COLLATE "C")::uuid, max(id::text COLLATE "C")::uuid FROM calm_staging GROUP BY 1"""
-IN_SPANS = "calm_spans CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id BETWEEN low AND high OFFSET 0) t"
+IN_SPANS = (
+    "calm_spans CROSS JOIN LATERAL (SELECT * FROM contact_activity_logs WHERE id BETWEEN calm_spans.low AND calm_spans.high OFFSET 0) t"
+)
 
 # Whether any row stands where staged ones belong: in a first load none does, and no row need be looked for.
 OCCUPIED = f"SELECT EXISTS (SELECT FROM {IN_SPANS})"  # noqa: S608 - constants only
