@@ -8,13 +8,18 @@ import psycopg
 from migration.doors import Misconfigured
 
 LOOK = """
-    SELECT name, coalesce((SELECT json_object_agg(attname, format_type(atttypid, NULL) ORDER BY attnum) FROM pg_attribute
+    SELECT name, coalesce((SELECT json_object_agg(attname, coalesce(nullif(format_type(type, NULL), 'character'), 'bpchar') ORDER BY attnum)
+                           FROM pg_attribute JOIN pg_type t ON t.oid = atttypid, LATERAL (SELECT coalesce(nullif(typbasetype, 0), t.oid)) of(type)
                            WHERE attrelid = to_regclass(name) AND attnum > 0 AND NOT attisdropped), '{}'),
            ARRAY(SELECT wanted FROM unnest(string_to_array(rights, ', ')) wanted WHERE NOT has_table_privilege(to_regclass(name)::oid, wanted)),
            current_user::text
     FROM unnest(%s::text[], %s::text[]) AS needed(name, rights)"""
 
-Columns = dict[str, str]  # name -> type as information_schema calls it, in the table's order
+INTEGERS = frozenset({"smallint", "integer", "bigint"})
+TEXTS = frozenset({"character varying", "text"})
+
+# Name -> type, in the table's order: as information_schema calls it, a domain's own, but bpchar where a cast to "character" would keep one letter.
+Columns = dict[str, str]
 
 
 class Need(NamedTuple):

@@ -32,10 +32,11 @@ def rows_of(shape: Shape, mapping: Mapping, source: sql.Composed, watermark: dic
     """What the extraction copies; gate B has it explained."""
     return sql.SQL(
         """
-        SELECT p.id, a.id, a.auditable_type, a.auditable_id, a.user_type, a.user_id, a.username, a.action, {occurred_at},
+        SELECT p.id, a.id, a.auditable_type, a.auditable_id, a.user_type, {user_id}, a.username, a.action, {occurred_at},
                coalesce(a.created_at >= {watermark}, false), {request}, coalesce(to_json(a.comment)::text, 'null'), a.audited_changes
         FROM {source} a"""
     ).format(
+        user_id=sql.SQL("a.user_id::text" if shape.user_id == "bpchar" else "a.user_id"),  # not filled up with blanks
         occurred_at=occurred_at(shape),
         watermark=watermark_of_row(shape, mapping, watermark),
         request=sql.SQL("a.request_uuid" if shape.has_request else "NULL"),

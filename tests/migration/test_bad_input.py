@@ -74,6 +74,11 @@ def test_the_two_databases_swapped_are_found_out(console, settings):
         ("cdp", "ALTER TABLE contacts RENAME source_id TO crm_id", "table contacts has no column source_id"),
         ("cdp", f"REVOKE INSERT ON contact_activity_logs FROM {ROLES['cdp']}", "GRANT INSERT ON contact_activity_logs TO"),
         (
+            "crm",
+            "CREATE TYPE k AS ENUM ('User'); ALTER TABLE audits ALTER associated_type TYPE k USING 'User'",
+            "audits.associated_type is of type k",
+        ),
+        (
             "cdp",
             f"DO $$ BEGIN EXECUTE format('REVOKE TEMP ON DATABASE %I FROM PUBLIC, {ROLES['cdp']}', current_database()); END $$",
             "GRANT TEMP ON DATABASE",
