@@ -9,6 +9,7 @@ from uuid import UUID
 import psycopg
 from django.conf import settings
 
+from migration import cdp_shape
 from migration.doors import Misconfigured, check_idle, connect, translated
 from migration.tables import Columns, Need, checked
 
@@ -156,6 +157,7 @@ def look_at(connection: psycopg.Connection) -> dict[str, Columns]:
         encoding = connection.info.parameter_status("server_encoding")
         raise Misconfigured(f"{VARIABLE}: the database's encoding is {encoding}: history holds every script, so the CDP must be UTF8.")
     found = checked(connection, VARIABLE, NEEDED, "see docs/operations.md for the schema it needs")
+    cdp_shape.check(connection, VARIABLE, found)
     row = connection.execute("SELECT has_database_privilege(current_database(), 'TEMP'), current_user, current_database()").fetchone()
     if row and not row[0]:
         raise Misconfigured(f"{VARIABLE}: role {row[1]} may not make temporary tables: GRANT TEMP ON DATABASE {row[2]} TO {row[1]}.")

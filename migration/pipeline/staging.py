@@ -19,8 +19,8 @@ OUTCOME = "coalesce(v.outcome, 'written')"
 # revision's number alone is no difference: it would make every row one.
 SAME = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id)
         = (%(account)s, s.contact_id, s.category, s.actor_kind, s.occurred_at, s.source_audit_id)
-     AND ROW(t.actor_id, t.actor_name, t.changes)::record *= ROW(s.actor_id, s.actor_name, s.changes)::record
-     AND (ROW(t.context)::record *= ROW(s.context)::record OR t.context - 'mapping_revision' = s.context - 'mapping_revision')"""
+     AND ROW(t.actor_id::text, t.actor_name::text, t.changes::jsonb)::record *= ROW(s.actor_id, s.actor_name, s.changes)::record
+     AND (ROW(t.context::jsonb)::record *= ROW(s.context)::record OR t.context - 'mapping_revision' = s.context - 'mapping_revision')"""
 
 # The row that stands under a staged row's id. OFFSET 0 keeps the planner to one look by primary key for each, at any size of the table and
 # whatever its statistics say: they lag behind while a table is being filled.

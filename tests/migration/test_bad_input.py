@@ -15,6 +15,9 @@ from tests.conftest import PASSWORD, ROLES, at, rows, run_sql
 
 ROOT = Path(__file__).parents[2]
 ID_TYPE = "ALTER TABLE audits ALTER id DROP DEFAULT, ALTER id TYPE {}"
+OF_LOGS = "ALTER TABLE contact_activity_logs ALTER"
+WITHOUT = "DROP INDEX contact_activity_logs_source; CREATE"
+PAIR = "INDEX ON contact_activity_logs (source_audit_id, contact_id)"
 NOBODY_LISTENS = "postgresql://somebody:s3cret@127.0.0.1:1/crm"
 
 
@@ -78,6 +81,24 @@ def test_the_two_databases_swapped_are_found_out(console, settings):
             "CREATE TYPE k AS ENUM ('User'); ALTER TABLE audits ALTER associated_type TYPE k USING 'User'",
             "audits.associated_type is of type k",
         ),
+        (
+            "cdp",
+            "ALTER TABLE contacts ALTER source_id TYPE text",
+            "contacts.source_id is of type text; the console needs bigint or integer",
+        ),
+        ("cdp", f"{OF_LOGS} occurred_at TYPE timestamp", "contact_activity_logs.occurred_at is of type timestamp without time zone"),
+        ("cdp", f"{OF_LOGS} occurred_at TYPE timestamptz(3)", "keeps 3 digits of a second, and the CRM's audits have 6"),
+        (
+            "cdp",
+            f"{OF_LOGS} context DROP DEFAULT, ALTER context TYPE json",
+            "contact_activity_logs.context is of type json; the console needs jsonb",
+        ),
+        ("cdp", f"{OF_LOGS} category TYPE char(40)", "contact_activity_logs.category is of type bpchar"),
+        ("cdp", f"{OF_LOGS} inserted_at DROP DEFAULT", "column contact_activity_logs.inserted_at takes no NULL, has no default"),
+        ("cdp", "DROP INDEX contact_activity_logs_source", "has no unique index on (source_audit_id, contact_id)"),
+        ("cdp", f"{WITHOUT} {PAIR}", "ADD UNIQUE (source_audit_id, contact_id)"),
+        ("cdp", f"{WITHOUT} UNIQUE {PAIR} WHERE origin = 'live'", "ADD UNIQUE (source_audit_id, contact_id)"),
+        ("cdp", "ALTER TABLE contact_activity_logs DROP CONSTRAINT contact_activity_logs_pkey", "ADD PRIMARY KEY (id)"),
         (
             "cdp",
             f"DO $$ BEGIN EXECUTE format('REVOKE TEMP ON DATABASE %I FROM PUBLIC, {ROLES['cdp']}', current_database()); END $$",

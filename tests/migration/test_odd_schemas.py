@@ -10,6 +10,17 @@ from tests.migration.against_oracle import assert_as_expected, written
 from tests.migration.conftest import run_account
 
 LOGS = "ALTER TABLE contact_activity_logs"
+VARCHARS = [
+    f"{LOGS} ALTER {name} TYPE {kind}"
+    for name, kind in (
+        ("category", "varchar(64)"), ("actor_kind", "varchar(30)"), ("actor_id", "varchar"), ("actor_name", "varchar(255)"), ("origin", "varchar"),
+    )
+]  # fmt: skip
+DOMAINS = [
+    "CREATE DOMAIN short AS text CHECK (length(value) < 1000)",
+    "CREATE DOMAIN object AS jsonb",
+    f"{LOGS} ALTER actor_name TYPE short, ALTER category TYPE short, ALTER changes TYPE object, ALTER context TYPE object",
+]
 NAMES_OF_OURS = [  # of columns and tables in the console's own statements
     f"{LOGS} ADD low text DEFAULT 'x', ADD high text DEFAULT 'x', ADD contact text DEFAULT 'x', ADD person text DEFAULT 'x', ADD claim integer",
     f"{LOGS} ADD digest text DEFAULT 'x', ADD outcome text DEFAULT 'live', ADD former uuid, ADD live_category text, ADD ours boolean DEFAULT true",
@@ -25,8 +36,8 @@ def assert_moved_and_found_again(systems) -> None:
     assert (again.state, again.verification["agrees"], ledger.of(again).written) == (first.state, True, 0)
 
 
-@pytest.mark.parametrize("statements", [NAMES_OF_OURS], ids=["names of ours"])
-def test_rows_come_out_as_ever_in_a_cdp_with_more_columns(console, statements):
+@pytest.mark.parametrize("statements", [VARCHARS, DOMAINS, NAMES_OF_OURS], ids=["varchar", "domains", "names of ours"])
+def test_rows_come_out_as_ever_in_a_cdp_with_other_texts_and_more_columns(console, statements):
     console.change_cdp(*statements)
     assert_moved_and_found_again(console)
 
