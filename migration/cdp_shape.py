@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 
 from migration.doors import Misconfigured
-from migration.tables import INTEGERS, TEXTS, Columns
+from migration.tables import INTEGERS, TEXTS, Columns, hides_rows
 
 UUID, JSONB, TEXT = frozenset({"uuid"}), frozenset({"jsonb"}), TEXTS | {"citext"}
 TYPES: dict[str, dict[str, frozenset[str]]] = {
@@ -45,7 +45,7 @@ LOOK = """
 def check(connection: psycopg.Connection, variable: str, tables: Mapping[str, Columns]) -> None:
     """Raise Misconfigured for the first thing that is not as it must be, with its cure."""
     row = connection.execute(LOOK, {"written": WRITTEN}).fetchone()
-    for sentence in [*wrong_types(tables), *(wrong_logs(*row) if row else ())]:
+    for sentence in [*wrong_types(tables), *(wrong_logs(*row) if row else ()), *hidden(connection)]:
         raise Misconfigured(f"{variable}: {sentence}.")
 
 
@@ -68,3 +68,13 @@ def wrong_logs(digits: int, unfilled: list[str], unique: list[Any]) -> Iterator[
     for columns, cure in UNIQUE.items():
         if sorted(columns) not in unique:
             yield f"table {LOGS} has no unique index on ({', '.join(columns)}), so rows could come twice: ALTER TABLE {LOGS} {cure}"
+
+
+def hidden(connection: psycopg.Connection) -> Iterator[str]:
+    """A contact or a row that a policy hides is one that is not there: its history would be missing, and nothing would say so."""
+    for table, role, shows_all in hides_rows(connection, list(TYPES)):
+        if not shows_all:
+            yield (
+                f"table {table} is under row security, which may hide rows from role {role}, and so history: "
+                f"CREATE POLICY calm_console ON {table} TO {role} USING (true)"
+            )

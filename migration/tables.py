@@ -15,6 +15,18 @@ LOOK = """
            current_user::text
     FROM unnest(%s::text[], %s::text[]) AS needed(name, rights)"""
 
+# Of the tables those under row security for this session, and whether a policy shows it every row all the same.
+ROW_SECURITY = """
+    SELECT format('%%I.%%I', n.nspname, c.relname), quote_ident(current_user),
+           coalesce(bool_or(p.polpermissive AND everything), false) AND coalesce(bool_and(p.polpermissive OR everything), true)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN LATERAL (
+        SELECT q.polpermissive, pg_get_expr(q.polqual, q.polrelid) = 'true' AS everything FROM pg_policy q
+        WHERE q.polrelid = c.oid AND q.polcmd IN ('r', '*')
+          AND EXISTS (SELECT FROM unnest(q.polroles) r(oid) WHERE r.oid = 0 OR pg_has_role(r.oid, 'USAGE'))) p ON true
+    WHERE c.oid IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS asked(name)) AND row_security_active(c.oid)
+    GROUP BY 1 ORDER BY 1"""
+
 INTEGERS = frozenset({"smallint", "integer", "bigint"})
 TEXTS = frozenset({"character varying", "text"})
 
@@ -46,3 +58,8 @@ def checked(connection: psycopg.Connection, variable: str, needed: Mapping[str, 
             raise Misconfigured(f"{variable}: role {role} {may_not}: GRANT {right} ON {table} TO {role}.")
         found[table] = columns
     return found
+
+
+def hides_rows(connection: psycopg.Connection, tables: list[str]) -> list[tuple[str, str, bool]]:
+    """Of these tables those under row security for this session: (table, role, whether a policy shows it every row all the same)."""
+    return connection.execute(ROW_SECURITY, (tables,)).fetchall()

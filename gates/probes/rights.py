@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from migration.crm import Crm
+from migration.tables import hides_rows
 
 MOST_OBJECTS = 200  # of each group, by name; the rest is counted
 FIRST_NORMAL = 16384  # PostgreSQL's own objects have lower oids
@@ -176,14 +177,4 @@ def elsewhere(crm: Crm, roles: list[ReachedRole]) -> tuple[int, int]:
 
 def row_security(crm: Crm) -> list[tuple[str, bool]]:
     """Of audits and users those under row security for this session, and whether a policy shows it every row all the same."""
-    query = """
-        SELECT format('%I.%I', n.nspname, c.relname),
-               coalesce(bool_or(p.polpermissive AND everything), false) AND coalesce(bool_and(p.polpermissive OR everything), true)
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        LEFT JOIN LATERAL (
-            SELECT q.polpermissive, pg_get_expr(q.polqual, q.polrelid) = 'true' AS everything FROM pg_policy q
-            WHERE q.polrelid = c.oid AND q.polcmd IN ('r', '*')
-              AND EXISTS (SELECT FROM unnest(q.polroles) r(oid) WHERE r.oid = 0 OR pg_has_role(r.oid, 'USAGE'))) p ON true
-        WHERE c.oid IN (to_regclass('audits'), to_regclass('users')) AND row_security_active(c.oid)
-        GROUP BY 1 ORDER BY 1"""
-    return crm.rows(query)
+    return [(table, shows_all) for table, _, shows_all in hides_rows(crm.connection, ["audits", "users"])]

@@ -1,13 +1,17 @@
-"""Tables as other companies have them: other types, more columns. What can be moved comes out as ever, whole rows; else one sentence."""
+"""Tables as other companies have them: other types, more columns, row security. What can be moved comes out as ever, whole rows; else one sentence."""
 
 import json
 
 import pytest
 
 from migration import ledger
+from migration.cdp import Cdp
+from migration.doors import Misconfigured
 from migration.states import RunState
+from tests.conftest import ROLES
 from tests.migration.against_oracle import assert_as_expected, written
 from tests.migration.conftest import run_account
+from tests.migration.test_bad_input import refusal
 
 LOGS = "ALTER TABLE contact_activity_logs"
 VARCHARS = [
@@ -60,3 +64,17 @@ def test_ids_of_users_in_columns_of_a_fixed_length_name_the_same_users(console):
     assert kinds == {"deactivated_user": 164, "user": 154, "unknown_user": 123, "system": 13, "integration": 11, "label": 6}
     assert {type(json.loads(row[9])["user_id"]) for row in told} == {str, type(None)}
     assert not [row for row in told if " " in (json.loads(row[9])["user_id"] or "")]
+
+
+@pytest.mark.parametrize("table", ["accounts", "contacts", "contact_activity_logs"])
+def test_a_cdp_whose_policies_hide_rows_is_refused_until_one_shows_them_all(console, table):
+    """A contact that nobody sees has no history to move, and none to miss: the run would have been complete."""
+    console.change_cdp(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY", f"CREATE POLICY tenant ON {table} USING (id::text < '8')")
+    cure = f"CREATE POLICY calm_console ON public.{table} TO {ROLES['cdp']} USING (true)"
+    assert f"CDP_DATABASE_URL: table public.{table} is under row security, which may hide rows" in (told := refusal())
+    assert told.endswith(f"and so history: {cure}.")
+    console.change_cdp(cure)
+    assert_moved_and_found_again(console)
+    console.change_cdp(f"CREATE POLICY never ON {table} AS RESTRICTIVE USING (id::text > '8')")
+    with pytest.raises(Misconfigured, match="is under row security"):
+        Cdp()
