@@ -127,8 +127,6 @@ def console_database() -> dict[str, Any]:
     options = config.setdefault("OPTIONS", {})
     for name, value in ({"connect_timeout": CONNECT_TIMEOUT_SECONDS} | TCP_PATIENCE).items():
         options.setdefault(name, value)
-    # A process that is frozen in the middle of a transaction must not hold its locks for ever: every worker needs them.
-    options.setdefault("options", "-c idle_in_transaction_session_timeout=60s")
     return config | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True}
 
 

@@ -10,6 +10,7 @@ from django.conf import settings as configured
 from django.db import Error as ConsoleError
 from django.db import connection as console
 
+from calm_console import sessions
 from calm_console.faults import sentence
 
 # Connection, resources, shutdown, system, recovery conflict or deadlock, timeouts of transactions, a lock that somebody else holds, no writes: a standby,
@@ -20,8 +21,6 @@ GOES_AWAY = ("08", "53", "57P", "58", "40", "25P03", "25P04", "55P03", "25006")
 BROKEN_OFF = (None, "40001", "25P04", "57014", "57P01")
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # what JSON can hold in a string, and PostgreSQL neither in a text nor in jsonb
-
-SET = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS given(name, value)"
 
 
 class Outage(RuntimeError):
@@ -98,13 +97,17 @@ def connect(variable: str, url: str, *, application: str, timeout: int, settings
     session = {
         "TimeZone": "UTC",
         "DateStyle": "ISO, YMD",
+        "IntervalStyle": "postgres",
+        "default_transaction_isolation": "read committed",  # a load sees what it waited for
         "client_encoding": "UTF8",
         "standard_conforming_strings": "on",  # off where a server's settings are older than PostgreSQL 9.1: '\N' would be N
+        "quote_all_identifiers": "off",  # types are known by their names
         "lock_timeout": "10s",
+        "idle_session_timeout": "10min",  # one session waits while another is asked
     } | settings
     try:
         with translated(variable):
-            connection.execute(SET, (list(session), list(session.values())))
+            sessions.set_up(connection, session)
     except BaseException:
         connection.close()
         raise

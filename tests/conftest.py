@@ -101,7 +101,7 @@ def django_db_setup(postgres, django_db_setup, django_db_blocker) -> Iterator[No
     from django.db import connection
 
     options = connection.settings_dict["OPTIONS"]
-    before = options["options"]
+    before = options.get("options", "")
     with django_db_blocker.unblock():
         work_by_the_limited_role()
     yield
@@ -117,7 +117,8 @@ def work_by_the_limited_role() -> None:
     with connection.cursor() as cursor:
         roles.grant(cursor.connection, "console", role=ROLES["console"], owner=cursor.connection.info.user)
     connection.close()
-    connection.settings_dict["OPTIONS"]["options"] += f" -c role={ROLES['console']}"
+    options = connection.settings_dict["OPTIONS"]
+    options["options"] = f"{options.get('options', '')} -c role={ROLES['console']}"
 
 
 def emptying_all_but_the_seeds(operations: object, style: object, tables: Iterable[str], **how: bool) -> list[str]:

@@ -91,6 +91,7 @@ STEP_IMPORTS = {
 # What of the console's frame `migration` may know.
 FRAME_IMPORTS = {
     ("migration.doors", "calm_console.faults"): "one wording for what a server answers",
+    ("migration.doors", "calm_console.sessions"): "a session is marked and set up in one way, whoever's it is",
     ("migration.tasks", "calm_console.celery"): "the Celery app",
     ("migration.webhook", "calm_console.deadlines"): "HTTP calls that end in time",
     ("migration.bench.server", "calm_console.embedded"): "the embedded server's owner may make scratch databases",
