@@ -10,7 +10,7 @@ import psycopg
 from django.conf import settings
 
 from migration import cdp_shape
-from migration.doors import Misconfigured, check_idle, connect, translated
+from migration.doors import Misconfigured, check_idle, check_unshared, connect, translated
 from migration.tables import Columns, Need, checked
 
 VARIABLE = "CDP_DATABASE_URL"
@@ -79,6 +79,11 @@ class Cdp:
     def transaction(self) -> Iterator[psycopg.Connection]:
         with translated(VARIABLE), self.connection.transaction():
             yield self.connection
+
+    def check_unshared(self) -> None:
+        """Raise Misconfigured where another session has been let into this one, and so to its temporary tables."""
+        with translated(VARIABLE):
+            check_unshared(self.connection, VARIABLE)
 
     def rows(self, query: object, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[tuple]:
         check_idle(self.connection)

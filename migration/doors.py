@@ -72,6 +72,12 @@ def check_idle(connection: psycopg.Connection) -> None:
         raise RuntimeError("this session is in the middle of a COPY and cannot be asked anything else")
 
 
+def check_unshared(connection: psycopg.Connection, variable: str) -> None:
+    """Raise Misconfigured where the session is another one's too: temporary tables and settings would be somebody else's."""
+    if sessions.is_shared(connection):
+        raise Misconfigured(f"{variable}: {sessions.SHARED}.")
+
+
 def is_outage(error: psycopg.Error) -> bool:
     """Whether the server or the way to it failed, as against the statement or its data."""
     if error.sqlstate is None:
@@ -107,6 +113,7 @@ def connect(variable: str, url: str, *, application: str, timeout: int, settings
     } | settings
     try:
         with translated(variable):
+            check_unshared(connection, variable)
             sessions.set_up(connection, session)
     except BaseException:
         connection.close()

@@ -86,6 +86,7 @@ def stage(candidates: Iterable[Candidate], cdp: Cdp, writer: RowWriter, waived: 
 
 def empty_tables(cdp: Cdp) -> None:
     """The temporary tables, empty: made for the session's first chunk, and only emptied for the others."""
+    cdp.check_unshared()
     cdp.connection.execute("TRUNCATE calm_staging, calm_spans, calm_verdict" if cdp.has_staging else f"{STAGING}; {SPANS}; {VERDICT}")
     cdp.has_staging = True
 
@@ -181,6 +182,7 @@ def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str],
     names = target.names
     try:
         with cdp.transaction() as connection:
+            cdp.check_unshared()
             row = connection.execute(FENCE, names).fetchone()
             if row is None:
                 raise Fenced("another worker holds this chunk with a higher fencing token")
