@@ -58,7 +58,8 @@ def queries(crm: HasShape, mapping: Mapping, work: Work) -> Iterator[Query]:
     yield from counting(crm, mapping, work)
     shape, persons, found = crm.shape, work.selection.persons, work.links
     attribute = settings.CRM_ORGANIZATION_ATTRIBUTE
-    yield Query("the organisations that contacts name", organisations_query(shape, mapping, persons, attribute), BY_RECORD, True)
+    yield Query("an organisation that contacts name", organisations_query(shape, mapping, persons, attribute, first=True), BY_RECORD, True)
+    yield Query("all organisations that contacts name", organisations_query(shape, mapping, persons, attribute), BY_RECORD, True)
     for role, records in records_to_name(found).items():
         attribute = mapping.name_attributes.get(role, "")
         if records and attribute and mapping.classes(role):

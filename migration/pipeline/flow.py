@@ -105,7 +105,7 @@ def of_another_tenant(persons: list[int], world: World) -> set[int]:
     if not persons:
         return set()
     with world.crm.snapshot() as connection:
-        named = organisations(connection, world.crm.shape, world.mapping, persons, world.organisation_attribute)
+        named = organisations(connection, world.crm.shape, world.mapping, persons, world.organisation_attribute, own=world.organisation)
     contacts = Contacts(world.organisation, {}, named=named)
     return {person for person in persons if contacts.is_of_another(person)}
 
@@ -135,7 +135,10 @@ def mapped(work: Work, world: World, claims: dict[int, list[str]], *, probing: b
     selection = Selection(persons, work.audit_from, work.audit_to, pairs)
     links = world.links.of(persons)
     with world.crm.snapshot() as connection:
-        named = organisations(connection, world.crm.shape, world.mapping, selection.persons, world.organisation_attribute)
+        named = organisations(
+            connection, world.crm.shape, world.mapping, selection.persons, world.organisation_attribute,
+            own=world.organisation, contested=world.rivals,
+        )  # fmt: skip
         contacts = Contacts(world.organisation, claims, world.rivals, named)
         names = Names(namings(connection, world.crm.shape, world.mapping, links), world.decisions) if world.enriches else None
         world.checkpoint("reading")

@@ -1,6 +1,6 @@
 """What a chunk must know besides its own audits, read in the same snapshot: whose person it is, and what deals and companies were called."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import psycopg
@@ -15,35 +15,51 @@ from migration.pipeline.records import Links, Naming
 
 
 def organisations(
-    connection: psycopg.Connection, shape: Shape, mapping: Mapping, persons: list[int], attribute: str
+    connection: psycopg.Connection,
+    shape: Shape,
+    mapping: Mapping,
+    persons: list[int],
+    attribute: str,
+    *,
+    own: int,
+    contested: Collection[int] = (),
 ) -> dict[int, set[str]]:
-    """CRM person id -> the organisations that the person's own audits name, as text; persons whose audits name none are absent.
+    """CRM person id -> organisations that the person's own audits name, as text; persons whose audits name none are absent.
 
-    Values of creates and destroys, and both sides of updates; a null names no organisation.
+    Values of creates and destroys, and both sides of updates; a null names no organisation. Of a person whose first audit that speaks of one names
+    `own` the others are not read, unless others claim the person too (`contested`): what else they name would decide nothing.
     """
     if not persons:
         return {}
-    statement = organisations_query(shape, mapping, persons, attribute)
+    alone = [person for person in persons if person not in contested]
+    found = named_by(connection, shape, organisations_query(shape, mapping, alone, attribute, first=True), attribute)
+    whole = [person for person in persons if person in contested or (person in found and str(own) not in found[person])]
+    if whole:
+        found |= named_by(connection, shape, organisations_query(shape, mapping, whole, attribute), attribute)
+    return {person: named for person, named in found.items() if named}
+
+
+def named_by(connection: psycopg.Connection, shape: Shape, query: sql.Composed, attribute: str) -> dict[int, set[str]]:
+    """CRM person id -> the organisations named, of every person of whom the query has an audit."""
     reader = changes_reader(shape)
     found: dict[int, set[str]] = {}
     with connection.cursor(name="organisations") as cursor:
-        for person, action, text in cursor.execute(statement):
-            named = organisations_in(values(text, reader), action, attribute)
-            if named:
-                found.setdefault(person, set()).update(named)
+        for person, action, text in cursor.execute(query):
+            found.setdefault(person, set()).update(organisations_in(values(text, reader), action, attribute))
     return found
 
 
-def organisations_query(shape: Shape, mapping: Mapping, persons: list[int], attribute: str) -> sql.Composed:
-    """(person, action, changes) of the persons' own audits that speak of the attribute."""
+def organisations_query(shape: Shape, mapping: Mapping, persons: list[int], attribute: str, *, first: bool = False) -> sql.Composed:
+    """(person, action, changes) of the persons' own audits that speak of the attribute; of each person's one alone, by `first`."""
     name = sql.Literal(attribute)
     return sql.SQL(
         """SELECT p.id, a.action, a.audited_changes::text
            FROM unnest({persons}) AS p(id) CROSS JOIN LATERAL (
                SELECT action, {value} AS audited_changes FROM audits
-               WHERE auditable_type IN ({contacts}) AND auditable_id = {record_key} AND {carries}) a"""
+               WHERE auditable_type IN ({contacts}) AND auditable_id = {record_key} AND {carries} {limit}) a"""
     ).format(
         persons=array(persons),
+        limit=sql.SQL("LIMIT 1" if first else ""),
         record_key=key(shape.record_id),
         contacts=literals(mapping.classes(Role.CONTACT)),
         value=sql.SQL("jsonb_build_object({0}::text, audited_changes -> {0})" if shape.changes == "jsonb" else "audited_changes").format(

@@ -140,6 +140,8 @@ NAMED = {
     5009: ([("create", '{"organization_id": 12}')], True),
     5010: ([("create", '{"organization_id": "1"}')], False),
     5011: ([("create", '{"custom_fields": {"organization_id": 2}}')], False),
+    5012: ([("create", '{"organization_id": null}'), ("update", '{"organization_id": [null, 2]}')], True),
+    5013: ([("create", '{"organization_id": 1}'), ("update", '{"organization_id": [1, 2]}')], False),
 }
 
 
@@ -210,18 +212,21 @@ def test_another_tenants_person_is_one_however_many_contacts_claim_it(console):
 
 
 def test_a_rival_claim_counts_unless_the_contacts_own_audits_rule_it_out(console):
-    """Of person 5001 no audit names an organisation; 5002's name the other account, 5003's this one. What has 5004's id there is no CRM contact."""
-    for person in (5001, 5002, 5003, 5004):
+    """Of 5001 no audit names an organisation; 5002's name the other account, 5003's this one, 5005's both. What has 5004's id there is no contact."""
+    for person in (5001, 5002, 5003, 5004, 5005):
         new_contact(console, person)
     console.change_cdp(
         "INSERT INTO contacts (id, account_id, source, source_id) SELECT gen_random_uuid(), id, 'crm', person"
-        " FROM accounts, (VALUES (5001), (5002), (5003)) AS p (person) WHERE crm_organization_id = 2",
+        " FROM accounts, (VALUES (5001), (5002), (5003), (5005)) AS p (person) WHERE crm_organization_id = 2",
         "INSERT INTO contacts (id, account_id, source, source_id) SELECT gen_random_uuid(), id, 'import', 5004 FROM accounts WHERE crm_organization_id = 2",
     )
     named = {5001: '{"name": "x"}', 5002: '{"organization_id": 2}', 5003: '{"organization_id": 1}', 5004: '{"name": "x"}'}
     audits = insert(console, ({"auditable_id": person, "action": "create", "audited_changes": text} for person, text in named.items()))
+    of_both = [{"action": "create", "audited_changes": '{"organization_id": 1}'}, {"audited_changes": '{"organization_id": [1, 2]}'}]
+    insert(console, ({"auditable_id": 5005} | audit for audit in of_both), audits)
     found = moved(console)
-    assert found.quarantined == {audits[0]["id"]: "contact_ambiguous", audits[1]["id"]: "tenant_mismatch"}
+    ambiguous = dict.fromkeys((FIRST, FIRST + 4, FIRST + 5), "contact_ambiguous")
+    assert found.quarantined == ambiguous | {audits[1]["id"]: "tenant_mismatch"}
     assert [row[0] for row in found.rows] == [row_id(5003, audits[2]["id"]), row_id(5004, audits[3]["id"])]
 
 
