@@ -13,7 +13,8 @@ BLANK_RECEIPTS = """
     UPDATE migration_chunk SET receipt = receipt || jsonb_build_object('samples', '[]'::jsonb, 'quarantined', (
         SELECT coalesce(jsonb_agg(jsonb_set(q, '{4}', '""') ORDER BY at), '[]') FROM jsonb_array_elements(receipt -> 'quarantined') WITH ORDINALITY e(q, at)))
     WHERE run_id = ANY(%s) AND """
-HAS_BODY = """(receipt -> 'samples' <> '[]' OR jsonb_path_exists(receipt, '$.quarantined[*] ? (@[4] != "")'))"""
+# `strict`: each of the quarantined is an array itself, which a lax path would take apart before the filter sees it.
+HAS_BODY = """(receipt -> 'samples' <> '[]' OR jsonb_path_exists(receipt, 'strict $.quarantined[*] ? (@[4] != "")'))"""
 
 
 def old_runs(before: datetime) -> list[int]:
