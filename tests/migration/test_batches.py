@@ -18,7 +18,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from gates.policies import Decision
-from migration import batch_plans, batches, beats, budget, chunks, control, forecast, ledger, runs, steps, tasks, windows
+from migration import batch_plans, batches, beats, budget, chunks, control, forecast, holding, ledger, runs, steps, tasks, windows
 from migration import states as state_tables
 from migration.batch_plans import Plan
 from migration.doors import Outage
@@ -181,23 +181,29 @@ def test_the_first_day_is_waited_for():
 
 
 def test_the_canary_balances_before_others_start():
-    batch = planned(5, at_once=3, canary=2, work=BatchWork.PRODUCTION)
-    assert started(batch) == [(1, "production"), (2, "production")]
+    batch = planned(6, at_once=4, canary=3, work=BatchWork.PRODUCTION)
+    assert started(batch) == [(1, "production"), (2, "production"), (3, "production")]
     end(run_at(batch, 2))
-    assert started(batch) == [], "the first is still at it"
+    assert started(batch) == [], "the first and the last are still at it"
     end(run_at(batch, 1))
-    assert started(batch) == [(3, "production"), (4, "production"), (5, "production")]
+    assert started(batch) == [], "the last is still at it"
+    end(run_at(batch, 3))
+    assert started(batch) == [(4, "production"), (5, "production"), (6, "production")]
 
 
-def test_a_canary_that_fails_stops_the_batch_whatever_the_limit():
+@pytest.mark.parametrize(("how", "said"), [("failed", "failed: Chunk 1 failed: KeyError."), ("cancelled", "is cancelled.")])
+def test_a_canary_that_does_not_balance_stops_the_batch_whatever_the_limit(how, said):
     batch = planned(3, canary=1, most_failures=9, work=BatchWork.PRODUCTION)
     started(batch)
-    end(run_at(batch, 1), RunState.FAILED, reason="Chunk 1 failed: KeyError.")
+    if how == "failed":
+        end(run_at(batch, 1), RunState.FAILED, reason="Chunk 1 failed: KeyError.")
+    else:
+        control.cancel(run_at(batch, 1), by="ana", now=NIGHT)
     assert started(batch) == []
     account, run = batch.items.get(position=1).account, run_at(batch, 1)
     assert batch.state == BatchState.STOPPED
-    assert batch.reason == f"{account} is of the canary and did not balance: {run} failed: Chunk 1 failed: KeyError."
-    assert states(batch) == ["failed", "waiting", "waiting"]
+    assert batch.reason == f"{account} is of the canary and did not balance: {run} {said}"
+    assert states(batch) == [how, "waiting", "waiting"]
 
 
 def test_an_account_that_left_the_cdp_meanwhile_is_refused():
@@ -223,11 +229,13 @@ def test_more_failures_than_allowed_stop_it():
     assert (batch.state, batch.reason) == (BatchState.STOPPED, told)
 
 
-@pytest.mark.parametrize(("quarantined", "goes_on"), [(5, True), (6, False)])
-def test_more_quarantined_than_allowed_stops_it(quarantined, goes_on):
+@pytest.mark.parametrize(("quarantined", "waived", "goes_on"), [(5, 0, True), (6, 0, False), (6, 1, True)])
+def test_more_quarantined_than_allowed_stops_it(quarantined, waived, goes_on):
     batch = planned(2, most_quarantined=Decimal("2.5"), work=BatchWork.PRODUCTION)
     started(batch)
     end(run_at(batch, 1), RunState.PARTIAL, candidates=200, quarantined=quarantined)
+    for each in run_at(batch, 1).quarantined.all()[:waived]:
+        factories.waived(each)
     assert bool(started(batch)) is goes_on
     assert batch.state == (BatchState.RUNNING if goes_on else BatchState.STOPPED)
     if not goes_on:
@@ -414,6 +422,16 @@ def test_a_run_that_is_verified_ends_that_first():
     runs.move(run, RunState.VERIFYING, by=OWNER, now=NIGHT)
     started(batch, now=NIGHT + timedelta(hours=8))
     assert run_at(batch, 1).state == RunState.VERIFYING
+
+
+def test_a_run_that_is_counted_ends_that_first():
+    batch = planned(1)
+    started(batch)
+    with holding.leased(run_at(batch, 1), OWNER):
+        started(batch, now=NIGHT + timedelta(hours=8))
+        assert run_at(batch, 1).state == RunState.PLANNED
+    started(batch, now=NIGHT + timedelta(hours=8))
+    assert (run_at(batch, 1).state, run_at(batch, 1).reason_code) == (RunState.PAUSED, RunReason.BATCH)
 
 
 def test_a_run_that_has_just_come_to_its_verification_is_left_alone():
