@@ -15,6 +15,7 @@ from migration.pipeline import load, staging
 from migration.states import RunMode
 from tests.conftest import Systems
 from tests.migration.conftest import run_account
+from tests.migration.hard_rows import few_contacts
 
 NAMES = {"account": UUID(int=1), "run": UUID(int=2), "seam": "-infinity", "lag": timedelta(seconds=10)}
 CATEGORIES = ("note/create", "task/create")
@@ -58,6 +59,23 @@ def test_live_rows_decide_the_same_row_by_row_as_contact_by_contact(systems, see
         by_row, by_contact = (verdicts(cdp, occupied=occupied, part_of_contact=part) for part in (True, False))
     assert by_row == by_contact
     assert {outcome for _, _, outcome in by_row} == {"already_live", "probable_overlap"}
+
+
+@pytest.mark.parametrize("part_of_contact", [False, True])
+def test_the_lag_is_counted_from_the_audit_s_own_moment_and_has_both_its_ends(systems, part_of_contact):
+    """One contact for each: a live row that names no audit, so long after the audit. What is put aside is not where the history begins."""
+    after = [timedelta(0), NAMES["lag"], timedelta(microseconds=-1), NAMES["lag"] + timedelta(microseconds=1)]
+    with closing(Cdp()) as cdp:
+        cdp.connection.execute(f"{staging.STAGING}; {staging.SPANS}; {staging.VERDICT}")
+        for person, each in enumerate(after):
+            contact, moment = uuid4(), datetime(2025, 1, 1, hour=person, tzinfo=UTC)
+            cdp.connection.execute(STAGED, (ours.row_id(person, 7), contact, CATEGORIES[0], moment, 7, uuid4()))
+            cdp.connection.execute(LIVE, (uuid4(), NAMES["account"], contact, CATEGORIES[0], moment + each, None))
+        cdp.connection.execute(staging.FILL_SPANS)
+        found = verdicts(cdp, occupied=False, part_of_contact=part_of_contact)
+        first = {row[6] for row in cdp.rows(staging.COUNT)}
+    assert found == [(ours.row_id(person, 7), None, "probable_overlap") for person in (0, 1)]
+    assert first == {"2025-01-01 02:00:00+00"}
 
 
 def test_a_part_of_a_contact_s_audits_does_not_read_all_that_stands_there(systems):
@@ -117,3 +135,28 @@ def test_a_row_that_comes_between_the_look_and_the_insert_is_found(console, monk
         undisturbed.already_live + (not same_id),
     )
     assert set(run.chunks.values_list("attempts", flat=True)) == {2}
+
+
+@pytest.mark.django_db
+def test_a_row_of_ours_that_becomes_a_live_one_between_the_look_and_the_upsert_is_left_alone(console, monkeypatch):
+    """It was to be corrected: the chunk is done again, and the row is the live sync's."""
+    few_contacts(console, 1)
+    first = ledger.of(run_account(1))
+    [(*row, _)] = console.activities("id = (SELECT min(id::text)::uuid FROM contact_activity_logs WHERE origin = 'crm_migration')")
+    console.change_cdp(f"UPDATE contact_activity_logs SET actor_name = 'somebody' WHERE id = '{row[0]}'")
+    decide = load.classify
+
+    def meanwhile(connection, target, receipt, *, occupied):
+        own = decide(connection, target, receipt, occupied=occupied)
+        assert receipt.corrected == 1
+        console.change_cdp(f"UPDATE contact_activity_logs SET origin = 'live', run_id = NULL WHERE id = '{row[0]}'")
+        monkeypatch.undo()
+        return own
+
+    monkeypatch.setattr(load, "classify", meanwhile)
+    run = run_account(1)
+    found = ledger.of(run)
+    assert (found.corrected, found.unchanged, found.already_live) == (0, first.written - 1, first.already_live + 1)
+    assert run.verification["agrees"]
+    assert list(run.chunks.values_list("attempts", "generation")) == [(2, 1)], "nothing was committed before"
+    assert console.activities(f"id = '{row[0]}'") == [(*row[:6], "somebody", *row[7:10], "live", row[11], None)]

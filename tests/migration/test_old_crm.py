@@ -22,16 +22,19 @@ DEEP = "[" * 5000 + "]" * 5000  # JSON allows it; Python's reader does not
 
 
 def test_an_audit_that_was_combined_with_older_ones_never_corrects_the_finer_row(console):
-    insert(console, [{"audited_changes": '{"phone": ["1", "2"]}'}, {"audited_changes": '{"email": ["a", "b"]}'}])
+    insert(console, [{"audited_changes": '{"phone": ["1", "2"]}'}, *[{"audited_changes": '{"email": ["a", "b"]}'}] * 2])
+    console.change_crm(f"UPDATE audits SET comment = {COMBINED} WHERE id = {FIRST + 2}")
     run_account(ORGANISATION)
     before = console.activities(f"source_audit_id = {FIRST + 1}")
     console.change_crm(
         f"DELETE FROM audits WHERE id = {FIRST}",
-        f"""UPDATE audits SET audited_changes = '{{"phone": ["1", "2"], "email": ["a", "b"]}}', comment = {COMBINED} WHERE id = {FIRST + 1}""",
+        f"""UPDATE audits SET audited_changes = '{{"phone": ["1", "2"], "email": ["a", "b"]}}', comment = {COMBINED} WHERE id >= {FIRST + 1}""",
     )
     run = run_account(ORGANISATION)
     assert run.state in ENDED_WELL
     assert console.activities(f"source_audit_id = {FIRST + 1}") == before
+    [corrected] = console.activities(f"source_audit_id = {FIRST + 2}")
+    assert corrected[8] == '{"email": ["a", "b"], "phone": ["1", "2"]}', "its row was a combined one from the first"
     assert list(run.stale_rows.values_list("audit_id", flat=True)) == [FIRST]
 
 
