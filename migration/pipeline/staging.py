@@ -16,11 +16,12 @@ STAGED = "calm_staging s LEFT JOIN calm_verdict v USING (id)"
 OUTCOME = "coalesce(v.outcome, 'written')"
 
 # Whether the row in the CDP (t) is what was mapped (s). `*=` compares the stored bytes: 0.50 is not 0.5, and no text is made of either. The
-# revision's number alone is no difference: it would make every row one.
+# revision's number alone is no difference: it would make every row one. A row without its run is one: no withdrawal would find it.
 SAME = """(t.account_id, t.contact_id, t.category, t.actor_kind, t.occurred_at, t.source_audit_id)
         = (%(account)s, s.contact_id, s.category, s.actor_kind, s.occurred_at, s.source_audit_id)
      AND ROW(t.actor_id::text, t.actor_name::text, t.changes::jsonb)::record *= ROW(s.actor_id, s.actor_name, s.changes)::record
-     AND (ROW(t.context::jsonb)::record *= ROW(s.context)::record OR t.context - 'mapping_revision' = s.context - 'mapping_revision')"""
+     AND (ROW(t.context::jsonb)::record *= ROW(s.context)::record OR t.context - 'mapping_revision' = s.context - 'mapping_revision')
+     AND t.run_id IS NOT NULL"""
 
 # The row that stands under a staged row's id. OFFSET 0 keeps the planner to one look by primary key for each, at any size of the table and
 # whatever its statistics say: they lag behind while a table is being filled.
@@ -144,7 +145,7 @@ COUNT = f"""
 INSERTED = """
     SELECT count(*) FROM calm_verdict v JOIN contact_activity_logs t USING (id)
     WHERE v.outcome = 'own' AND t.inserted_at > (
-        SELECT coalesce(max(committed_at), '-infinity') FROM calm.receipts WHERE account_id = %(account)s AND run_id <> %(run)s AND committed_at < (
+        SELECT coalesce(max(committed_at), '-infinity') FROM calm.receipts WHERE account_id = %(account)s AND committed_at < (
             SELECT coalesce(min(committed_at), 'infinity') FROM calm.receipts WHERE run_id = %(run)s))"""
 
 FENCE = """

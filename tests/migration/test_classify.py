@@ -139,24 +139,57 @@ def test_a_row_that_comes_between_the_look_and_the_insert_is_found(console, monk
 
 @pytest.mark.django_db
 def test_a_row_of_ours_that_becomes_a_live_one_between_the_look_and_the_upsert_is_left_alone(console, monkeypatch):
-    """It was to be corrected: the chunk is done again, and the row is the live sync's."""
+    """It was to be corrected: the chunk is done again, and the row is the live sync's. Another one lost its run, and is corrected."""
     few_contacts(console, 1)
     first = ledger.of(run_account(1))
-    [(*row, _)] = console.activities("id = (SELECT min(id::text)::uuid FROM contact_activity_logs WHERE origin = 'crm_migration')")
-    console.change_cdp(f"UPDATE contact_activity_logs SET actor_name = 'somebody' WHERE id = '{row[0]}'")
+    one, other = console.activities("origin = 'crm_migration'")[:2]
+    console.change_cdp(
+        f"UPDATE contact_activity_logs SET actor_name = 'somebody' WHERE id = '{one[0]}'",
+        f"UPDATE contact_activity_logs SET run_id = NULL WHERE id = '{other[0]}'",
+    )
     decide = load.classify
 
     def meanwhile(connection, target, receipt, *, occupied):
         own = decide(connection, target, receipt, occupied=occupied)
-        assert receipt.corrected == 1
-        console.change_cdp(f"UPDATE contact_activity_logs SET origin = 'live', run_id = NULL WHERE id = '{row[0]}'")
+        assert receipt.corrected == 2
+        console.change_cdp(f"UPDATE contact_activity_logs SET origin = 'live', run_id = NULL WHERE id = '{one[0]}'")
         monkeypatch.undo()
         return own
 
     monkeypatch.setattr(load, "classify", meanwhile)
     run = run_account(1)
     found = ledger.of(run)
-    assert (found.corrected, found.unchanged, found.already_live) == (0, first.written - 1, first.already_live + 1)
+    assert (found.corrected, found.unchanged, found.already_live) == (1, first.written - 2, first.already_live + 1)
     assert run.verification["agrees"]
     assert list(run.chunks.values_list("attempts", "generation")) == [(2, 1)], "nothing was committed before"
-    assert console.activities(f"id = '{row[0]}'") == [(*row[:6], "somebody", *row[7:10], "live", row[11], None)]
+    assert console.activities(f"id IN ('{one[0]}', '{other[0]}')") == [
+        (*one[:6], "somebody", *one[7:10], "live", one[11], None),
+        (*other[:-1], str(run.uuid)),
+    ]
+
+
+@pytest.mark.django_db
+def test_of_a_run_s_rows_those_are_written_that_came_after_the_account_s_last_run_before_it(systems):
+    """Where no receipt of the chunk tells, as after a restore. A later run's receipts say nothing of it, nor do another account's."""
+    runs = [NAMES["run"], UUID(int=3), UUID(int=4), UUID(int=5)]
+    hours = {runs[0]: (4, 5), runs[1]: (1, 2), runs[2]: (8,), runs[3]: (3,)}
+    with closing(Cdp()) as cdp:
+        cdp.prepare()
+        cdp.connection.execute(f"{staging.STAGING}; {staging.SPANS}; {staging.VERDICT}")
+        for run, several in hours.items():
+            account = NAMES["account"] if run != runs[3] else UUID(int=9)
+            for hour in several:
+                cdp.connection.execute(
+                    "INSERT INTO calm.receipts VALUES (gen_random_uuid(), %s, %s, 1, 1, '{}', %s)",
+                    (run, account, datetime(2025, 1, 1, hour, tzinfo=UTC)),
+                )
+        for number, (hour, outcome) in enumerate([(1, "own"), (2, "own"), (3, "own"), (4, "own"), (4, "corrected")]):
+            row = (ours.row_id(1, number), NAMES["account"], uuid4(), number, NAMES["run"], datetime(2025, 1, 1, hour, tzinfo=UTC))
+            cdp.connection.execute(
+                """INSERT INTO contact_activity_logs (id, account_id, contact_id, category, actor_kind, occurred_at, changes, origin, source_audit_id,
+                                                      run_id, inserted_at)
+                   VALUES (%s, %s, %s, 'note/create', 'system', now(), '{}', 'crm_migration', %s, %s, %s)""",
+                row,
+            )
+            cdp.connection.execute("INSERT INTO calm_verdict VALUES (%s, NULL, %s)", (row[0], outcome))
+        assert cdp.rows(staging.INSERTED, NAMES) == [(2,)]
