@@ -57,10 +57,10 @@ ABANDON = """
     RETURNING receipt -> 'removed'"""
 BEGIN_AGAIN = "UPDATE calm.receipts SET receipt = receipt - 'abandoned' WHERE chunk = %(run)s"
 
-# Nobody adopts such a receipt, or writes under it, any more.
+# Nobody adopts such a receipt, or writes under it, any more. The row that counts has that token from the first.
 CLOSED = """
     UPDATE calm.receipts SET token = %(token)s, receipt = receipt || '{"withdrawn": true}'
-    WHERE run_id = %(run)s AND chunk <> %(run)s AND token < %(token)s"""
+    WHERE run_id = %(run)s AND token < %(token)s"""
 
 
 @dataclass

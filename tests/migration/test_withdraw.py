@@ -101,6 +101,8 @@ def test_rows_that_an_earlier_run_first_wrote_are_named_and_go_too(may_delete):
     assert [row[0] for row in of_run(may_delete, first)] == [row[0] for row in ours[3:]]
     found = ledger.of(second)
     assert (found.written, found.corrected, found.withdrawn) == (1, 2, 3)
+    factories.run(RunState.CANCELLED, account=first.account)
+    assert command(first)["warnings"] == [], "nothing is lost with a later run that was withdrawn or cancelled"
 
 
 def test_a_later_run_that_found_everything_right_is_complete_no_more(may_delete):
@@ -524,4 +526,7 @@ def test_only_the_newest_runs_list_counts(may_delete, with_stale):
     dry = factories.run(RunState.SUCCEEDED, RunMode.DRY_RUN, account=with_stale.account)
     with pytest.raises(Refused, match="is a dry run: it lists no rows"):
         stale.check(dry)
+    for state in (RunState.CANCELLED, RunState.WITHDRAWN, RunState.RUNNING):
+        with pytest.raises(Refused, match=f"is {state}: stale rows are removed once"):
+            stale.check(factories.run(state))
     assert StaleRow.objects.count() == 2
