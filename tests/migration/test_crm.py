@@ -31,6 +31,16 @@ def test_the_session_is_read_only_even_for_the_owner_of_the_tables(systems, sett
     assert rows(systems.crm, "SELECT count(*) FROM audits") == [(2002,)]
 
 
+def test_all_that_is_read_in_a_snapshot_is_of_one_moment(systems):
+    number = "SELECT count(*) FROM audits"
+    with closing(Crm()) as crm:
+        with crm.snapshot() as connection:
+            before = connection.execute(number).fetchone()
+            systems.change_crm("DELETE FROM audits WHERE id = (SELECT max(id) FROM audits)")
+            assert connection.execute(number).fetchone() == before
+        assert crm.rows(number) == [(before[0] - 1,)]
+
+
 def test_a_session_in_the_middle_of_a_copy_says_so_instead_of_waiting_for_ever(systems):
     with closing(Crm()) as crm, crm.snapshot() as connection, connection.cursor().copy("COPY audits TO STDOUT") as copy:
         assert copy.read()
