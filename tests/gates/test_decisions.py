@@ -287,6 +287,22 @@ def test_measured_again_and_failing_lapses_and_mended_stands_again(people, accou
     assert standing.of("C", account, now=LATER).is_open
 
 
+def test_what_nobody_knew_of_at_the_signing_is_a_difference_too():
+    assert standing.difference({"a": "1"}, {"a": "1", "b": "2"}) == "b was not known and is 2"
+
+
+def test_evidence_was_measured_against_what_was_set_before_the_measuring(people, settings, monkeypatch):
+    settings.CRM_DATABASE_URL = "postgresql://reader:x@replica:5432/crm"
+
+    def measured(gate, account):
+        settings.CRM_DATABASE_URL = "postgresql://reader:x@replica-2:5432/crm"
+        return Measurement([Finding(True, "seen")]), 1.0
+
+    monkeypatch.setattr(evidence, "measured", measured)
+    made = evidence.probe(BY_LETTER["A"], None, by="ana", now=NOON)
+    assert "replica:5432" in made.configuration["CRM_DATABASE_URL"] and "replica-2" in standing.of("A", now=NOON).stale
+
+
 def slow(monkeypatch, *passes: bool) -> list[bool]:
     """Probes that find this, one after the other; while the first is at work another that began later is stored, and fails."""
     left = list(passes)

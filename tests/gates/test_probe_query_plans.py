@@ -4,8 +4,10 @@ import os
 import re
 from contextlib import closing
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
+from psycopg import sql
 
 from gates.probes import Measurement, by_index, extraction, gem_indexes, plan_trees, query_plans
 from migration import links, planning, revisions, worlds
@@ -420,6 +422,26 @@ def test_every_kind_of_spill_is_seen(node, said):
 )  # fmt: skip
 def test_every_kind_of_scan_is_seen(node, said):
     assert plan_trees.scans({"Node Type": "Append", "Plans": [node, node]}, extraction.BY_RECORD, 100) == said
+
+
+@pytest.mark.parametrize(
+    ("condition", "actual", "said"),
+    [
+        ("t = 'x'", {"Actual Rows": 101}, "a scan of index i that is not by auditable_id or associated_id and reads 101 rows"),
+        (
+            "auditable_id = 7",
+            {"Actual Rows": 1, "Rows Removed by Filter": 200},
+            "it goes through 201 rows, more than 2 times CHUNK_SIZE (100)",
+        ),
+    ],
+)
+def test_a_query_that_reads_more_than_the_planner_expected_fails_too(settings, condition, actual, said):
+    settings.CHUNK_SIZE = 100
+    node = {"Node Type": "Index Scan", "Index Name": "i", "Index Cond": condition, "Relation Name": "audits", "Plan Rows": 100}
+    plans = iter([{"Plan": node}, {"Plan": node | actual | {"Actual Loops": 1}, "Execution Time": 1.0}])
+    crm = SimpleNamespace(connection=None, rows=lambda statement: [([next(plans)],)])
+    found = query_plans.explain(crm, "largest", extraction.Query("audits", sql.SQL("SELECT").format(), extraction.BY_RECORD))
+    assert found.problems == [said]
 
 
 def test_long_texts_are_shortened():
