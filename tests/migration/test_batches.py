@@ -18,7 +18,22 @@ import pytest
 from django.db import connection, connections, transaction
 
 from gates.policies import Decision
-from migration import batch_plans, batches, beats, budget, chunks, control, forecast, holding, ledger, runs, steps, tasks, windows
+from migration import (
+    batch_limits,
+    batch_plans,
+    batches,
+    beats,
+    budget,
+    chunks,
+    control,
+    forecast,
+    holding,
+    ledger,
+    runs,
+    steps,
+    tasks,
+    windows,
+)
 from migration import states as state_tables
 from migration.batch_plans import Plan
 from migration.doors import Outage
@@ -319,6 +334,30 @@ def test_a_run_that_waits_for_a_person_stops_it_and_goes_on_with_it(how):
     assert batch.state == BatchState.RUNNING
 
 
+@pytest.mark.parametrize(
+    ("state", "code", "stands_still"),
+    [
+        (RunState.INTERRUPTED, RunReason.OUTAGE, True),
+        (RunState.PAUSING, RunReason.GATE_LAPSED, True),
+        (RunState.PAUSED, RunReason.GATE_LAPSED, True),
+        (RunState.PAUSED, RunReason.ASKED, False),
+        (RunState.RUNNING, RunReason.OUTAGE, False),
+    ],
+)
+def test_which_runs_a_person_has_to_see_to(state, code, stands_still):
+    assert batch_limits.cannot_go_on(Run(state=state, reason_code=code)) is stands_still
+
+
+def test_a_pause_forgives_nothing():
+    batch = planned(3, most_failures=9, work=BatchWork.PRODUCTION)
+    started(batch)
+    end(run_at(batch, 1), RunState.FAILED, reason="It broke.")
+    assert started(batch) == [(2, "production")]
+    batches.pause(batch, by="ana", now=NIGHT)
+    batches.resume(batch, by="ana", now=NIGHT, again=True)
+    assert (states(batch), batch.items.filter(is_accepted=True).exists()) == (["failed", "running", "waiting"], False)
+
+
 def test_a_cancelled_run_takes_its_account_out():
     batch = planned(2, work=BatchWork.PRODUCTION)
     started(batch)
@@ -341,6 +380,15 @@ def test_an_account_at_which_somebody_else_works_is_passed_over_and_comes_later(
     end(run_at(batch, 2))
     assert started(batch) == [(1, "production")]
     assert run_at(batch, 1) != others
+
+
+def test_so_is_one_whose_dry_run_is_done():
+    batch = planned(1)
+    started(batch)
+    end(run_at(batch, 1))
+    runs.start(runs.Wish(batch.items.get().account, RunMode.PRODUCTION), by="bo", now=NIGHT)
+    assert started(batch) == []
+    assert "not of this batch: it waits until that has ended" in batch.items.get().reason
 
 
 def test_an_outage_is_waited_out_with_its_reason():
