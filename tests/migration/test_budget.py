@@ -3,6 +3,7 @@
 import threading
 from datetime import timedelta
 from itertools import pairwise
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -106,6 +107,8 @@ def test_a_chunk_that_was_broken_off_is_halved(settings):
     settings.CHUNK_SIZE = 10_000
     budget.shrink(8_000)
     assert (budget.current().chunk_audits, budget.most_audits()) == (4_000, 6_000)
+    budget.adapt(4_000, 0.1)
+    assert budget.current().chunk_audits == 8_000, "however quick, twice as large at most"
 
 
 def test_what_a_smaller_chunk_would_spare_is_told_apart_from_other_outages():
@@ -121,6 +124,23 @@ def test_what_a_smaller_chunk_would_spare_is_told_apart_from_other_outages():
         with pytest.raises(BrokenOff) as caught, translated("CRM_DATABASE_URL"):
             raise error
         assert caught.value.variable == "CRM_DATABASE_URL"
+
+
+@pytest.mark.parametrize(("variable", "smaller"), [("CRM_DATABASE_URL", 2000), ("CDP_DATABASE_URL", None)])
+def test_a_chunk_that_was_broken_off_waits_and_only_where_the_source_did_it_the_next_are_smaller(monkeypatch, variable, smaller):
+    def broken(*given: object) -> None:
+        raise BrokenOff("it is gone", variable)
+
+    monkeypatch.setattr(attempts, "process_chunk", broken)
+    run = factories.run(RunState.RUNNING)
+    factories.chunk(run, ChunkState.PENDING, expected=4000)
+    chunk = chunks.claim(run, owner=OWNER)
+    with pytest.raises(BrokenOff):
+        attempts.process(chunk, SimpleNamespace(), owner=OWNER)
+    chunk.refresh_from_db()
+    assert (chunk.state, chunk.attempts, chunk.reason) == (ChunkState.PENDING, 0, "it is gone")
+    assert timedelta(seconds=20) < chunk.not_before - now() <= attempts.OUTAGE_WAIT
+    assert budget.current().chunk_audits == smaller
 
 
 # --- beside real runs -----------------------------------------------------------------------------------------------

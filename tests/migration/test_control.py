@@ -247,7 +247,10 @@ def test_what_cannot_be_retried_says_what_to_do_instead():
     Run.objects.filter(pk=run.pk).update(pipeline_version=0)
     with pytest.raises(Refused, match="planned by pipeline version 0, this is 1: run the account again"):
         control.retry(run, by="ana", now=now())
-    Run.objects.filter(pk=run.pk).update(pipeline_version=flow.VERSION)
+    Run.objects.filter(pk=run.pk).update(pipeline_version=flow.VERSION, withdrawal={"removed": {}})
+    with pytest.raises(Refused, match=r"Rows of .* were withdrawn, and nobody writes for it any more"):
+        control.retry(run, by="ana", now=now())
+    Run.objects.filter(pk=run.pk).update(withdrawal=None)
     factories.run(RunState.CANCELLED, account=run.account)
     other = factories.run(RunState.RUNNING, mode=RunMode.DRY_RUN, account=run.account)
     with pytest.raises(Busy, match=r"Another run of .* is active"):

@@ -3,6 +3,7 @@
 import signal
 from contextlib import closing
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -101,13 +102,23 @@ def ended(run: Run, number: int, state: ChunkState, **fields) -> list[Chunk]:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("failing", "well", "stops"), [(26, 24, True), (25, 25, False), (25, 24, False), (49, 0, False)])
-def test_more_than_half_of_the_last_fifty(failing, well, stops):
+@pytest.mark.parametrize(
+    ("failing", "well", "reason", "stops"),
+    [
+        (26, 24, "KeyError", True),
+        (25, 25, "KeyError", False),
+        (25, 24, "KeyError", False),
+        (49, 0, "KeyError", False),
+        (50, 0, splitting.SMALLER, False),
+        (50, 0, chunks.TRIED_ANEW, False),
+    ],
+)
+def test_more_than_half_of_the_last_fifty(failing, well, reason, stops):
     run = factories.run(RunState.RUNNING)
     ended(run, 100, ChunkState.DONE)
     Chunk.objects.update(ended_at=None)
     ended(run, well, ChunkState.DONE)
-    ended(run, failing, ChunkState.SPLIT, expected=0)
+    ended(run, failing, ChunkState.SPLIT, expected=0, reason=reason)
     assert splitting.most_fail(run) is stops
 
 
@@ -214,6 +225,27 @@ def test_a_chunk_without_audits_that_fails_is_failed(started):
     splitting.give_up(held, "KeyError", by=OWNER, now=now())
     held.refresh_from_db()
     assert (held.state, held.reason) == (ChunkState.FAILED, "KeyError, though it has no audit")
+
+
+@pytest.mark.django_db
+def test_the_only_audit_of_a_chunk_may_be_waived_or_the_live_sync_s():
+    run = factories.run(RunState.RUNNING, RunMode.DRY_RUN)
+    world = SimpleNamespace(cdp=None, waived=frozenset({(1, 5, "processing_failed"), (1, 6, "processing_failed")}))
+    for found in (splitting.Found(1, 5, False), splitting.Found(1, 6, True)):
+        factories.chunk(run, ChunkState.PENDING)
+        splitting.put_aside(chunks.claim(run, owner=OWNER), found, world, "KeyError", now=now())
+    assert list(run.chunks.order_by("number").values_list("receipt", flat=True)) == [
+        factories.receipt(beyond={"unreadable": 1}).as_json(),
+        factories.receipt(waived={"processing_failed": 1}).as_json(),
+    ]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("searching", "attempts_made"), [(True, [2, 0]), (False, [0, 0])])
+def test_parts_that_are_a_search_have_one_try_each_and_a_single_candidate_has_all(searching, attempts_made):
+    chunk = factories.chunk(factories.run(RunState.RUNNING), ChunkState.LEASED)
+    chunks.split(chunk, [chunks.Part(10, 14, 5), chunks.Part(15, 19, 1)], "KeyError", searching=searching)
+    assert list(Chunk.objects.filter(parent=chunk).order_by("number").values_list("attempts", flat=True)) == attempts_made
 
 
 @pytest.mark.django_db
