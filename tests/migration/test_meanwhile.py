@@ -4,10 +4,17 @@ from collections.abc import Callable
 
 import pytest
 
-from migration import ledger, reports, runs, steps
+from migration import chunks, ledger, reports, runs, steps, verdicts
 from migration.admin import comparison
+from migration.doors import Outage
+from migration.meanwhile import Meanwhile
 from migration.models import Account, Run
-from migration.states import FINISHED, ChunkState, RunMode, RunState
+from migration.pipeline.problems import Problem
+from migration.pipeline.records import Quarantined
+from migration.reconcile import Verification
+from migration.shares import Shares
+from migration.states import FINISHED, ChunkState, Reason, RunMode, RunState
+from tests import factories
 from tests.conftest import Systems, rows, run_sql
 from tests.migration.conftest import OWNER, now, run_account
 from tests.migration.hard_rows import FIRST, ORGANISATION, few_contacts, insert, new_contact
@@ -103,6 +110,67 @@ def test_one_that_came_and_one_that_went_are_not_taken_for_each_other(few):
 
     work(run, swap)
     assert (run.state, run.verification["rounds"]) == (RunState.SUCCEEDED, 2)
+
+
+def test_what_was_tried_again_counts_with_the_chunks_that_it_lies_in(db):
+    run = factories.run(RunState.VERIFYING)
+    aside = Quarantined(15, 7, None, Problem(Reason.TIME_MISSING))
+    factories.chunk(run, result=factories.receipt(written=2, quarantined=[aside]))
+    factories.chunk(run)
+    factories.chunk(run, result=factories.receipt(written=1, retried={"time_missing": 1}), pairs=[[15, 7, "time_missing"]])
+    shares = Shares(run)
+    for person, candidates in ((15, 3), (25, 10)):
+        shares.count(person, candidates)
+    assert (shares.uneven(), shares.tried_again.chunks) == (set(), [1])
+    shares.count(29, 1)
+    assert shares.uneven() == {2}
+    shares.count(19, 1)
+    assert shares.uneven() == {1, 2}
+
+
+def test_what_two_servers_are_asked_at_once_fails_as_it_would_alone():
+    def away() -> None:
+        raise Outage("it is away")
+
+    with pytest.raises(Outage, match="it is away"):
+        Meanwhile(away).result()
+    assert Meanwhile(lambda: 7).result() == 7
+
+
+BEFORE = {"candidates": 10, "accounted": 9, "missing": 1}
+
+
+@pytest.mark.parametrize(
+    ("before", "found", "again"),
+    [
+        (None, {"missing": 1}, True),
+        (None, {"misfit_rows": {"a row that nobody would write"}}, False),
+        (BEFORE, {"candidates": 10, "accounted": 9, "missing": 1}, False),
+        (BEFORE, {"candidates": 10, "accounted": 9, "missing": 2}, True),
+        (BEFORE, {"candidates": 10, "accounted": 9, "missing": 2, "differing": 1}, False),
+        (BEFORE | {"rounds": 3}, {"candidates": 10, "accounted": 9, "missing": 2}, True),
+        (BEFORE | {"rounds": 4}, {"candidates": 10, "accounted": 9, "missing": 2}, False),
+    ],
+)
+def test_chunks_are_done_again_while_that_may_help(before, found, again):
+    assert verdicts.should_repeat(Run(verification=before), Verification(**found)) is again
+
+
+@pytest.mark.parametrize(
+    ("lacking", "numbers"), [([(15, 7)], {1}), ([(20, 99)], {2}), ([(20, 100)], {3}), ([(20, 99), (15, 1)], {1, 2}), ([(40, 1)], set())]
+)
+def test_of_a_heavy_contact_the_chunk_with_the_missing_audit_is_sent_back(db, lacking, numbers):
+    run = factories.run(RunState.VERIFYING)
+    for fields in ({}, {"person_to": 20, "audit_to": 100}, {"person_from": 20, "person_to": 20, "audit_from": 100}):
+        factories.chunk(run, **fields)
+    assert verdicts.chunks_to_repeat(run, Verification(lacking=lacking)) == numbers
+
+
+def test_a_chunk_that_verification_sends_back_has_all_its_attempts_again(db):
+    chunk = factories.chunk(factories.run(RunState.VERIFYING), attempts=chunks.MOST_ATTEMPTS, ended_at=now())
+    assert chunks.send_back(chunk.run, {chunk.number}, with_retries=False) == 1
+    chunk.refresh_from_db()
+    assert (chunk.state, chunk.attempts, chunk.generation, chunk.ended_at) == (ChunkState.PENDING, 0, 2, None)
 
 
 def test_a_purge_between_a_partial_run_and_its_retry_is_settled_by_the_retry(few):

@@ -10,6 +10,8 @@ from migration import ours
 from migration.cdp import Cdp
 from migration.models import Account, Run
 from migration.pipeline.staging import FILL_SPANS, IN_SPANS, SPANS
+from migration.states import RunState
+from tests import factories
 from tests.conftest import rows
 from tests.migration.conftest import run_account
 
@@ -84,12 +86,23 @@ def test_rows_that_we_would_not_write_are_told_from_those_of_another_person(cons
         assert found == [first] and len(nobodys) == 1
 
 
+@pytest.mark.parametrize("audit", [None, -1, ours.HIGHEST_AUDIT + 1])
+def test_an_audit_that_no_row_s_id_can_carry_is_nobodys(audit):
+    assert ours.told_apart([(ours.row_id(7, 1), 7, audit, True)]) == ([], [ours.row_id(7, 1)])
+
+
 def test_rows_whose_people_left_are_found_by_the_account_s_runs(console, two_accounts):
     with closing(Cdp()) as cdp:
         assert ours.strays(cdp, two_accounts) == ([], [])
         left = cdp.persons(two_accounts.cdp_id)[3]
         theirs = sorted(ours.keys(cdp, two_accounts.cdp_id, cdp.contacts(two_accounts.cdp_id, left, left)))
+        console.change_cdp(f"UPDATE contacts SET source = 'other' WHERE account_id = '{two_accounts.cdp_id}' AND source_id = {left}")
+        assert ours.strays(cdp, two_accounts) == (theirs, [])
         console.change_cdp(f"DELETE FROM contacts WHERE account_id = '{two_accounts.cdp_id}' AND source_id = {left}")
         assert ours.strays(cdp, two_accounts) == (theirs, []) and theirs
         Run.objects.filter(account=two_accounts).update(account=Account.objects.get(crm_organization_id=2))
+        factories.run(RunState.FAILED, account=two_accounts)
         assert ours.strays(cdp, two_accounts) == (theirs, [])  # a console that does not know its runs has the CDP's receipts
+        elsewhere = Account.objects.get(crm_organization_id=2).cdp_id
+        console.change_cdp(f"UPDATE contact_activity_logs SET account_id = '{elsewhere}' WHERE id = '{ours.row_id(*theirs[0])}'")
+        assert ours.strays(cdp, two_accounts) == (theirs[1:], [])

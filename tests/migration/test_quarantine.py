@@ -537,6 +537,21 @@ def test_waiving_is_no_work_of_the_run(db):
     assert forecast.Paces.recent() == paces == forecast.Paces(None, 5.0)
 
 
+def test_a_run_that_was_cancelled_is_not_the_latest_whose_quarantine_counts(db):
+    run = factories.run(RunState.PARTIAL)
+    factories.run(RunState.CANCELLED, account=run.account)
+    factories.run(RunState.SUCCEEDED, RunMode.DRY_RUN, account=run.account)
+    assert quarantine.latest_run(run.account) == run
+
+
+def test_a_run_whose_last_candidate_is_waived_while_it_is_tried_again_goes_on(db):
+    run = factories.run(RunState.RUNNING)
+    factories.quarantined(factories.chunk(run))
+    assert quarantine.waive(run.quarantined.all(), by="ana", note="lost", now=factories.NOON) == 1
+    run.refresh_from_db()
+    assert (run.state, run.reason) == (RunState.RUNNING, "")
+
+
 def test_a_run_that_is_tried_again_is_not_finished_meanwhile_and_sets_no_pace_afterwards(db):
     run = factories.run(RunState.PARTIAL)
     again = factories.quarantined(factories.chunk(run))

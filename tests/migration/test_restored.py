@@ -15,11 +15,12 @@ from django.db import connection
 from django.utils import timezone
 
 from calm_console import roles
-from migration import attempts, chunks, ledger, quarantine, runs, steps, withdrawal, worlds
+from migration import attempts, chunks, ledger, quarantine, receipts, runs, steps, withdrawal, worlds
 from migration.cdp import Cdp
 from migration.doors import Misconfigured
 from migration.models import Account, Chunk, QuarantinedCandidate, Run
 from migration.states import FINISHED, RunMode, RunState
+from tests import factories
 from tests.conftest import ROLES, at, rows, run_sql
 from tests.migration.conftest import OWNER, now, run_account
 from tests.servers import postgres_program
@@ -123,6 +124,21 @@ def compared() -> tuple[int, list[dict]]:
     with pytest.raises(SystemExit) as ended:
         call_command("compare_receipts", "--json", stdout=out)
     return int(str(ended.value.code)), json.loads(out.getvalue())["differences"]
+
+
+def test_a_chunk_that_was_done_anew_since_is_told(systems):
+    """By its generation; another one is as the console knows it."""
+    run = factories.run(RunState.PARTIAL)
+    done = [(factories.chunk(run), 2), (factories.chunk(run), 1)]
+    with closing(Cdp()) as cdp:
+        cdp.prepare()
+        for chunk, generation in done:
+            cdp.connection.execute(
+                "INSERT INTO calm.receipts VALUES (%s, %s, %s, 1, %s, '{}', %s)",
+                (chunk.uuid, run.uuid, run.account.cdp_id, generation, run.finished_at + timedelta(hours=1)),
+            )
+        [found] = receipts.differences(cdp)
+    assert found.sentence.startswith("1 of its chunks were done since; here it is partial.")
 
 
 # --- the console's -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from django.core.management import CommandError, call_command
 
 from migration import budget, ledger, quarantine
 from migration.models import QuarantinedCandidate
+from migration.pipeline.rows import row_id
 from migration.states import RunState
 from tests.migration.conftest import now, run_account
 from tests.migration.hard_rows import FIRST, PERSON, insert
@@ -48,10 +49,12 @@ def test_a_row_that_was_lost_is_missing_though_its_audit_was_waived_before_it_wa
 def test_what_a_link_brings_that_committed_after_the_run_is_missing(console):
     """The LinkIndex that the run was made by does not know it yet."""
     run = run_account(1)
+    gone = [row[11] for row in console.activities(f"origin = 'crm_migration' AND id::text LIKE '{row_id(PERSON, 0)[:13]}%'")[:2]]
+    console.change_crm(f"DELETE FROM audits WHERE id IN ({gone[0]}, {gone[1]})")  # so that there are as many as before
     link = JOIN | {"auditable_id": 7001, "audited_changes": f'{{"crm_deal_id": 9001, "crm_person_id": {PERSON}}}'}
     insert(console, [link, DEAL])
     code, found = verified()
-    assert (code, found["candidates"], found["missing"], found["agrees"]) == (1, run.candidates + 2, 2, False)
+    assert (code, found["candidates"], found["missing"], found["agrees"]) == (1, run.candidates, 2, False)
     without = {f"audit {audit} of CRM person {PERSON} has no row and no other outcome" for audit in (FIRST, FIRST + 1)}
     assert without < set(found["examples"])
 
