@@ -174,7 +174,7 @@ class Queue(RuleBasedStateMachine):
 
 
 def target_of(chunk: Chunk) -> Target:
-    return Target(chunk.run.uuid, chunk.run.account.cdp_id, chunk.uuid, chunk.token, chunk.generation, "infinity", timedelta(0))
+    return Target(chunk.run.uuid, chunk.run.account.cdp_id, chunk.uuid, chunk.token, chunk.generation, timedelta(0))
 
 
 @pytest.fixture
