@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from migration import chunks, holding, leases
+from migration import chunks, fences, holding, leases, worlds
+from migration.doors import Outage
 from migration.models import Run
 from migration.states import ChunkState, RunMode, RunState
 from tests import factories
@@ -80,3 +81,14 @@ def test_a_worker_that_stops_hands_back_its_own_chunks_alone(monkeypatch):
     chunks.let_go(run, owner="stops:1")
     found = run.chunks.order_by("number").values_list("state", "attempts", "lease_owner")
     assert list(found) == [(ChunkState.PENDING, 0, ""), (ChunkState.LEASED, 1, "stays:2")]
+
+
+def test_a_run_that_was_planned_on_another_cdp_is_fenced_nowhere(settings):
+    """What its workers may still write, they write there; here nobody listens."""
+    settings.CRM_DATABASE_URL = settings.CDP_DATABASE_URL = "postgresql://nobody:x@127.0.0.1:1/none"
+    run = factories.run(RunState.CANCELLING)
+    factories.chunk(run, ChunkState.LEASED)
+    fences.shut_out(run)
+    run.systems = worlds.systems()
+    with pytest.raises(Outage):
+        fences.shut_out(run)

@@ -11,7 +11,7 @@ from migration.meanwhile import Meanwhile
 from migration.models import Account, Run
 from migration.pipeline.problems import Problem
 from migration.pipeline.records import Quarantined
-from migration.reconcile import Verification
+from migration.reconcile import Verification, set_aside
 from migration.shares import Shares
 from migration.states import FINISHED, ChunkState, Reason, RunMode, RunState
 from tests import factories
@@ -126,6 +126,15 @@ def test_what_was_tried_again_counts_with_the_chunks_that_it_lies_in(db):
     assert shares.uneven() == {2}
     shares.count(19, 1)
     assert shares.uneven() == {1, 2}
+
+
+def test_only_the_account_s_own_waivers_put_a_candidate_aside(db):
+    chunk = factories.chunk(factories.run(RunState.VERIFYING))
+    earlier = factories.chunk(factories.run(account=chunk.run.account))
+    waived, quarantined, others = (factories.quarantined(each) for each in (earlier, chunk, factories.chunk(factories.run())))
+    factories.waived(waived)
+    factories.waived(others)
+    assert set_aside(chunk.run) == {(each.person_id, each.audit_id) for each in (waived, quarantined)}
 
 
 def test_what_two_servers_are_asked_at_once_fails_as_it_would_alone():

@@ -13,13 +13,14 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
+from psycopg.types.json import Jsonb
 
 from calm_console import roles
-from migration import attempts, chunks, ledger, quarantine, receipts, runs, steps, withdrawal, worlds
+from migration import attempts, chunks, fences, ledger, quarantine, receipts, runs, steps, withdrawal, worlds
 from migration.cdp import Cdp
 from migration.doors import Misconfigured
 from migration.models import Account, Chunk, QuarantinedCandidate, Run
-from migration.states import FINISHED, RunMode, RunState
+from migration.states import FINISHED, ChunkState, RunMode, RunState
 from tests import factories
 from tests.conftest import ROLES, at, rows, run_sql
 from tests.migration.conftest import OWNER, now, run_account
@@ -139,6 +140,37 @@ def test_a_chunk_that_was_done_anew_since_is_told(systems):
             )
         [found] = receipts.differences(cdp)
     assert found.sentence.startswith("1 of its chunks were done since; here it is partial.")
+
+
+def test_a_run_that_the_console_does_not_know_is_told_unless_a_later_one_saw_to_its_rows(systems):
+    account, last = factories.account(), factories.NOON
+    before = factories.run(RunState.SUCCEEDED, account=account, started_at=last - timedelta(hours=1))
+    with closing(Cdp()) as cdp:
+        cdp.prepare()
+        cdp.connection.execute(
+            "INSERT INTO calm.receipts VALUES (gen_random_uuid(), gen_random_uuid(), %s, 1, 1, %s, %s)",
+            (account.cdp_id, '{"written": 7}', last),
+        )
+        [found] = receipts.differences(cdp)
+        assert found.sentence.startswith("It is unknown here; it wrote 7 rows")
+        Run.objects.filter(pk=before.pk).update(started_at=last + timedelta(seconds=1))
+        assert list(receipts.differences(cdp)) == []
+
+
+def test_a_fence_is_never_lowered_and_a_receipt_of_another_generation_not_adopted(systems):
+    """The CDP knows higher tokens than a console that was restored."""
+    run = factories.run(RunState.RUNNING)
+    receipt = factories.receipt(written=3)
+    fenced, other, same = (factories.chunk(run, ChunkState.LEASED) for _ in range(3))
+    with closing(Cdp()) as cdp:
+        cdp.prepare()
+        for chunk, generation, plain in ((fenced, 1, None), (other, 2, receipt.as_json()), (same, 1, receipt.as_json())):
+            row = (chunk.uuid, run.uuid, run.account.cdp_id, generation, Jsonb(plain) if plain else None)
+            cdp.connection.execute("INSERT INTO calm.receipts VALUES (%s, %s, %s, 9, %s, %s)", row)
+        assert [fences.committed(cdp, chunk) for chunk in (fenced, other, same)] == [None, None, receipt]
+        fences.settle(cdp, fenced, receipt)
+        assert cdp.rows("SELECT token, receipt FROM calm.receipts WHERE chunk = %s", (fenced.uuid,)) == [(9, None)]
+        assert [fences.highest(cdp, chunk) for chunk in (other, same)] == [9, 9]
 
 
 # --- the console's -------------------------------------------------------------------------------------------------
