@@ -283,6 +283,14 @@ def test_a_correcting_run_adds_nothing(account):
     assert seen(account) == (State.COMPLETED, 100, 10, 10)
 
 
+def test_a_chunk_of_a_run_that_is_not_shown_adds_nothing(account):
+    before = ended(account, RunState.FAILED)
+    run = factories.run(RunState.RUNNING, account=account)
+    summaries.refresh(account, now=NOON)
+    finish(before, NOON, written=3)
+    assert (of(account).run, seen(account)) == (run, (State.IN_PROGRESS, 0, 0, 10))
+
+
 def test_a_chunk_that_ends_after_its_run_failed_leaves_it_waiting(account):
     run = factories.run(RunState.PLANNED, account=account)
     moved(run, RunState.RUNNING, candidates=100)
@@ -324,7 +332,13 @@ def test_a_clock_that_is_behind_takes_no_work_away(account):
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"), [(RunReason.ASKED, State.PAUSED), (RunReason.GATE_LAPSED, State.DELAYED), (RunReason.NONE, State.DELAYED)]
+    ("code", "expected"),
+    [
+        (RunReason.ASKED, State.PAUSED),
+        (RunReason.BATCH, State.PAUSED),
+        (RunReason.GATE_LAPSED, State.DELAYED),
+        (RunReason.NONE, State.DELAYED),
+    ],
 )
 def test_a_pause_that_nobody_asked_for_is_waiting(account, code, expected):
     run = factories.run(RunState.PLANNED, account=account)
