@@ -84,7 +84,7 @@ class Usman:
             raise Outage(f"USMAN_URL: USMAN answered {response.status_code} to GetUsersByEmails: check its URL and its log.")
         try:
             return response.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Outage("USMAN_URL: USMAN's answer is not JSON: check that USMAN_URL names USMAN.") from error
 
 
@@ -97,6 +97,8 @@ def read_answer(body: object, asked: set[str]) -> dict[str, UsmanUser | None]:
     for user in users:
         if not isinstance(user, dict) or not all(isinstance(user.get(key), str) and user[key] for key in ("id", "email")):
             raise Outage("USMAN_URL: USMAN's answer holds a user without id or e-mail; nobody can be told apart by it.")
+        if UNSTORABLE.search(user["id"]):
+            raise Outage("USMAN_URL: USMAN's answer holds an id that no column can keep; nobody can be told apart by it.")
         if user.get("status") not in STATUSES:
             raise Outage(f"USMAN_URL: USMAN gave a status that its contract does not have ({str(user.get('status'))[:40]!r}).")
         email = user["email"].lower()

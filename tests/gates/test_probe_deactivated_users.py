@@ -148,6 +148,7 @@ def test_a_silent_usman_closes_the_gate_until_it_is_measured_again(systems, peop
         (503, b"", "No answer for deactivated users. USMAN_URL: USMAN did not answer 3 attempts (it answered 503): wait for it, or correct USMAN_URL."),
         (404, b"", "No answer for deactivated users. USMAN_URL: USMAN answered 404 to GetUsersByEmails: check its URL and its log."),
         (200, b"<html>", "No answer for deactivated users. USMAN_URL: USMAN's answer is not JSON: check that USMAN_URL names USMAN."),
+        (200, b"[" * 200_000, "No answer for deactivated users. USMAN_URL: USMAN's answer is not JSON: check that USMAN_URL names USMAN."),
     ],
 )  # fmt: skip
 def test_an_answer_that_is_none(systems, answering, status, body, told):
@@ -163,6 +164,8 @@ def test_an_answer_that_is_none(systems, answering, status, body, told):
     [
         ([], 'USMAN_URL: USMAN\'s answer has no list "users": check that USMAN_URL names USMAN.'),
         ({"users": [{"id": "1", "status": "ACTIVE"}]}, "USMAN_URL: USMAN's answer holds a user without id or e-mail; nobody can be told apart by it."),
+        ({"users": [{"id": "a\0", "email": "x@y"}]}, "USMAN_URL: USMAN's answer holds an id that no column can keep; nobody can be told apart by it."),
+        ({"users": [{"id": "\ud800", "email": "x@y"}]}, "USMAN_URL: USMAN's answer holds an id that no column can keep; nobody can be told apart by it."),
     ],
 )  # fmt: skip
 def test_an_answer_that_the_contract_does_not_have(systems, answering, body, told):
