@@ -87,6 +87,9 @@ def test_a_file_that_is_none_is_refused_in_words(tmp_path):
     other.write_text("{}")
     with pytest.raises(CommandError, match=r"is not what `manage\.py bench --json` printed"):
         call_command("forecast", figures=other)
+    other.write_text("[" * 200_000)
+    with pytest.raises(CommandError, match=r"other\.json cannot be read \(RecursionError\)"):
+        call_command("forecast", figures=other)
     with pytest.raises(CommandError, match="a week has 168 hours"):
         call_command("forecast", window_hours=200.0)
 

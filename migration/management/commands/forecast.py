@@ -70,7 +70,7 @@ def positive(text: str) -> int:
 def read(path: Path) -> forecast.Figures:
     try:
         figures = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CommandError(
             f"{path} cannot be read ({type(error).__name__}): give it what `manage.py bench --json` printed.", returncode=2
         ) from error
