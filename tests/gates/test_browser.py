@@ -165,6 +165,7 @@ def test_no_page_is_wider_than_a_phone(visit, console, scheme):  # noqa: F811 - 
     user = member("CDP", "operator", name="ceda")
     page = visit(user, viewport={"width": 400, "height": 800}, color_scheme=scheme)
     account = Account.objects.get(crm_organization_id=3)
+    Account.objects.filter(pk=account.pk).update(name="Celebesproperti" * 10)
     gates = [f"/admin/gates/gate/{letter}/change/" for letter in "ABDEFG"]
     addresses = [
         "/admin/",
