@@ -1,10 +1,11 @@
 """What manage.py does around Django's own command line: embedded servers first, and sentences instead of tracebacks."""
 
+import errno
 import os
 import sys
-from contextlib import suppress
 
 UNREAD = 141  # the exit code of what SIGPIPE ends
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NEEDS_NO_SERVER = {"help", "--help", "-h", "--version", "version", "makemigrations", "collectstatic", "startapp", "spectacular"}
 
 
@@ -16,6 +17,7 @@ def execute(argv: list[str]) -> int:
 
     from calm_console.embedded import EmbeddedError
 
+    replace_closed_streams()
     if foreign := next(filter(is_no_utf8, argv), None):
         as_bytes = foreign.encode(errors="surrogateescape").decode(errors="backslashreplace")
         return refuse(
@@ -34,21 +36,35 @@ def execute(argv: list[str]) -> int:
         return refuse(console_fault(error))
     except KeyboardInterrupt:
         return refuse("Stopped by the keyboard; what was committed is kept, and running the command again goes on.", code=130)
-    except BrokenPipeError:
-        return unread()
+    except OSError as error:
+        return unwritten(error)
     return 0
 
 
-def unread() -> int:
-    """Whoever read the output has gone, as `head` does. What Python still keeps for it goes nowhere, or its exit would fail once more."""
+def replace_closed_streams() -> None:
+    """Where a stream was closed (`>&-`) Python has none, and what writes to it would break: what is said there goes nowhere."""
+    for name, how in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), how))
+
+
+def unwritten(error: OSError) -> int:
+    """Whoever read the output has gone, as `head` does, or what it goes to is full; any other error is raised.
+
+    What Python still keeps for it goes nowhere, or its exit would fail once more.
+    """
+    is_unread = isinstance(error, BrokenPipeError)
+    if not is_unread and error.errno not in FULL:
+        raise error
+    why = "Nobody reads the output any more" if is_unread else f"The output cannot be written ({error.strerror})"
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
-    with suppress(BrokenPipeError):
-        refuse("Nobody reads the output any more, so the command stopped there; what was committed is kept.")
+    try:
+        refuse(f"{why}, so the command stopped there; what was committed is kept.")
         sys.stderr.flush()
-        return UNREAD
-    os.dup2(nowhere, sys.stderr.fileno())
-    return UNREAD
+    except OSError:
+        os.dup2(nowhere, sys.stderr.fileno())
+    return UNREAD if is_unread else 1
 
 
 def is_no_utf8(argument: str) -> bool:

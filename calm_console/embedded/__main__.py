@@ -6,6 +6,7 @@ import shlex
 import sys
 
 from calm_console import embedded
+from calm_console.commandline import replace_closed_streams, unwritten
 from calm_console.embedded.state import SERVERS
 
 
@@ -13,11 +14,15 @@ def main() -> int:
     """Do the one thing asked for; exit code 2 with a sentence on standard error where a server cannot serve."""
     parser = argparse.ArgumentParser(prog="python -m calm_console.embedded", description="The embedded PostgreSQL, Redis and stand-ins.")
     parser.add_argument("command", choices=sorted(COMMANDS), help="urls prints NAME=value lines; clean stops and removes all data")
+    replace_closed_streams()
     try:
         COMMANDS[parser.parse_args().command]()
+        sys.stdout.flush()
     except embedded.EmbeddedError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except OSError as error:
+        return unwritten(error)
     return 0
 
 

@@ -49,6 +49,26 @@ def test_a_reader_of_errors_that_goes_away_is_none_either():
     assert command.returncode == 141
 
 
+def run_by_shell(words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["sh", "-c", words, sys.executable, MANAGE], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("command", ['"$0" "$1" help', '"$0" -m calm_console.embedded status'])
+def test_a_full_disk_is_no_traceback(command):
+    done = run_by_shell(f"{command} > /dev/full")
+    why = "The output cannot be written (No space left on device), so the command stopped there; what was committed is kept.\n"
+    assert (done.returncode, done.stderr) == (1, why)
+    assert run_by_shell(f"{command} > /dev/full 2>&1").returncode == 1
+
+
+@pytest.mark.parametrize("command", ['"$0" "$1" help', '"$0" -m calm_console.embedded status'])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_takes_what_is_said(command, closed):
+    done = run_by_shell(f"{command} {closed}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (closed == "2>&-")
+
+
 def test_a_session_that_the_server_ended_before_has_a_cure_too():
     """What is said of every statement after the one that met it."""
     error = psycopg.OperationalError("the connection is closed")

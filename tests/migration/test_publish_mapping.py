@@ -53,7 +53,8 @@ def test_a_file_that_is_no_mapping_is_refused_with_every_place(console, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("{", "Expecting property name"), ("[" * 200_000, "maximum recursion depth exceeded"), ("\ufeff{}", "Unexpected UTF-8 BOM")]
+    ("text", "why"),
+    [("{", "Expecting property name"), ("[" * 200_000, "maximum recursion depth exceeded"), ("\ufeff{}", "Unexpected UTF-8 BOM")],
 )
 def test_a_file_that_is_no_json_is_refused_in_words(db, tmp_path, text, why):
     file = tmp_path / "mapping.json"
