@@ -10,7 +10,9 @@ from migration import chunks, reaper, runs, withdrawal
 from migration.models import Account, Run
 from migration.pipeline.flow import VERSION
 from migration.runs import Busy, Refused
-from migration.states import ChunkState, Overtaken, RunMode, RunReason, RunState, Verb
+from migration.states import COMPLETE, ChunkState, Overtaken, RunMode, RunReason, RunState, Verb
+
+MOMENTS = timedelta(seconds=10)  # in which a wish that is heard twice is one
 
 
 def act(verb: Verb, run: Run, *, by: str, now: datetime) -> Run:
@@ -30,11 +32,28 @@ def act(verb: Verb, run: Run, *, by: str, now: datetime) -> Run:
 
 
 def resume(run: Run, *, by: str, now: datetime) -> Run:
-    """Go on with a run that is paused or interrupted, or take a pause back. Raises Refused where a gate that it needs is closed."""
+    """Go on with a run that is paused or interrupted, or take a pause back; asked again within moments, no change.
+
+    Raises Refused where a gate that it needs is closed.
+    """
     run.refresh_from_db()
-    runs.check_verb(run, Verb.RESUME)
-    check_gates(run, now=now)
-    return runs.taken_up(run, by=by, now=now)
+    try:
+        runs.check_verb(run, Verb.RESUME)
+        check_gates(run, now=now)
+        return runs.taken_up(run, by=by, now=now)
+    except (Refused, Overtaken):
+        run.refresh_from_db()
+        if has_just_resumed(run, by=by, now=now):
+            return run
+        raise
+
+
+def has_just_resumed(run: Run, *, by: str, now: datetime) -> bool:
+    """Whether this very person has set it going: the second of two clicks finds what the first has done, and a short run may have ended by then."""
+    if run.state not in (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING, *COMPLETE):
+        return False
+    goes_on = [f"run {state}" for state in (RunState.PLANNED, RunState.RUNNING)]
+    return run.events.filter(kind__in=goes_on, by=by, at__gt=now - MOMENTS).exists()
 
 
 def cancel(run: Run, *, by: str, now: datetime, reason: str = "") -> Run:

@@ -8,7 +8,7 @@ import re
 import signal
 import time
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from html import unescape
 from io import StringIO
@@ -139,6 +139,33 @@ def test_a_pause_that_was_asked_for_twice_is_one():
     runs.pause(late, by="ben", now=now())
     assert (late.state, late.reason) == (RunState.PAUSED, "lunch")
     assert Event.objects.filter(run=run).count() == 2
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_run_that_is_resumed_twice_within_moments_is_resumed_once(has_ended):
+    run, at = factories.run(RunState.PAUSED), now()
+    late = Run.objects.get(pk=run.pk)
+    control.act(Verb.RESUME, run, by="ana", now=at)
+    if has_ended:
+        runs.move(runs.move(run, RunState.RUNNING, by=OWNER, now=at), RunState.VERIFYING, by=OWNER, now=at)
+        runs.move(run, RunState.SUCCEEDED, by=OWNER, now=at)
+    assert control.act(Verb.RESUME, late, by="ana", now=at + timedelta(seconds=5)).state == run.state
+    assert Event.objects.filter(run=run, by="ana").count() == 1
+    for somebody, after in (("ben", 5), ("ana", 60)):
+        with pytest.raises(Refused, match=f"is {run.state}: resume is for a run that is pausing or paused or interrupted"):
+            control.act(Verb.RESUME, late, by=somebody, now=at + timedelta(seconds=after))
+
+
+def test_of_two_clicks_on_resume_at_the_same_moment_none_is_refused(monkeypatch):
+    run = factories.run(RunState.PAUSED)
+
+    def other_click_is_faster(late: Run, *, now: datetime) -> None:
+        monkeypatch.undo()
+        control.act(Verb.RESUME, Run.objects.get(pk=run.pk), by="ana", now=now)
+
+    monkeypatch.setattr(control, "check_gates", other_click_is_faster)
+    assert control.act(Verb.RESUME, run, by="ana", now=now()).state == RunState.PLANNED
+    assert Event.objects.filter(run=run).count() == 1
 
 
 def test_a_pause_by_a_batch_becomes_a_persons(client):
