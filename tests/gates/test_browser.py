@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import time
 
 import pytest
 from django.contrib.auth.models import User
@@ -10,10 +11,16 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from gates.models import SignOff
+from migration import batch_plans
+from migration.batch_plans import Plan
 from migration.models import Account
+from migration.windows import Window
 from tests.chromium import chromium
 from tests.gates.conftest import member
-from tests.migration.conftest import console  # noqa: F401 - a fixture
+from tests.migration.conftest import (
+    console,  # noqa: F401 - a fixture
+    now,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -184,3 +191,15 @@ def test_no_page_is_wider_than_a_phone(visit, console, scheme):  # noqa: F811 - 
         page.goto(address)
         too_wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert (address, too_wide) == (address, 0)
+
+
+def test_a_long_name_leaves_room_for_what_is_said_of_its_account(visit, console):  # noqa: F811 - the fixture
+    page = visit(member("CDP", "operator", name="ceda"), viewport={"width": 1280, "height": 800})
+    Account.objects.update(name="Celebesproperti" * 10)
+    batch = batch_plans.plan(
+        Plan("first", list(Account.objects.all()), Window(frozenset({0}), time(0), time(6), "UTC")), by="ana", now=now()
+    )
+    for address in (f"/admin/migration/batch/{batch.pk}/change/", "/admin/gates/gate/C/change/"):
+        page.goto(address)
+        shown = page.locator("tbody th").filter(has_text="Celebesproperti").first.bounding_box()
+        assert shown and shown["width"] < 700, address
