@@ -218,6 +218,8 @@ def test_a_running_batch_tells_when_the_others_start(staff):
     ]
     assert second[4] == "not known" and re.fullmatch(r"\w{3} \d\d \w{3} \d{4} \d\d:\d\d \d{4}-\d\d-\d\d \d\d:\d\d UTC", second[5])
     assert 'data-live="10"' in markup
+    assert "is known: in Asia/Jakarta, and below it in UTC." in text(section(markup, "accounts"))
+    assert "is known: in UTC." in text(section(html(staff, page(planned(1, window=ALWAYS))), "accounts"))
 
 
 def test_the_list_shows_progress_and_costs_the_same_for_three_as_for_one(staff):
