@@ -1,6 +1,5 @@
 """When the accounts of a batch are expected to start and to end, and how long production takes, as far as anything is known to reckon from. Reads only."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +16,6 @@ from migration.windows import Window
 from migration.worlds import systems
 
 RECENT_RUNS = 20  # from which the pace is taken
-TICK = timedelta(minutes=1)  # none but a tick sees that a run has ended, and starts what comes after it
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def works(items: Iterable[BatchItem], work: BatchWork, *, now: datetime) -> list
         modes = modes_of(work, item.account_id in rehearsed)
         if item.state == ItemState.RUNNING and item.run and item.run.state not in COMPLETE:
             return left_of(item.run, modes, number, paces, now=now)
-        return total(to_tick(paces.takes(mode, number)) for mode in modes)
+        return total(paces.takes(mode, number) for mode in modes)
 
     return [work_of(item) for item in items]
 
@@ -106,12 +104,7 @@ def left_of(run: Run, modes: list[RunMode], number: int | None, paces: "Paces", 
     eta = progress.of(run, now=now).eta if run.state == RunState.RUNNING else None
     rest = eta if eta is not None else paces.takes(RunMode(run.mode), number if run.candidates is None else run.candidates)
     follows = [RunMode.PRODUCTION] if run.mode == RunMode.DRY_RUN and RunMode.PRODUCTION in modes else []
-    return total(to_tick(each) for each in [rest, *(paces.takes(mode, number) for mode in follows)])
-
-
-def to_tick(takes: timedelta | None) -> timedelta | None:
-    """How long a run keeps its account's place: until the tick after its end. Of small accounts, that is most of the time."""
-    return None if takes is None else max(TICK, math.ceil(takes / TICK) * TICK)
+    return total([rest, *(paces.takes(mode, number) for mode in follows)])
 
 
 def total(parts: Iterable[timedelta | None]) -> timedelta | None:

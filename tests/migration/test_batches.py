@@ -623,23 +623,6 @@ def test_customers_are_told_the_window_in_which_their_account_is_expected():
     assert told(batch) == [None, None, None]
 
 
-def test_small_accounts_are_promised_at_the_pace_of_ticks():
-    """A dry run of a second is followed by its production with the next tick, and that by the next account with the one after."""
-    batch = planned(200)
-    paced = factories.run(candidates=1000, started_at=NIGHT, finished_at=NIGHT + timedelta(seconds=10))
-    for item in batch.items.select_related("account"):
-        factories.run(RunState.FAILED, account=item.account, candidates=5, mapping_revision=paced.mapping_revision)
-    started(batch, now=NIGHT)
-    promised = told(batch)
-    assert promised[0] == ("02 23:00", "03 06:00")
-    assert promised[100] == ("03 02:20", "03 06:00"), "two minutes each"
-    assert promised[199] == ("03 05:38", "03 06:00")
-    end(run_at(batch, 1))
-    assert started(batch, now=NIGHT + MINUTE) == [(1, RunMode.PRODUCTION)]
-    end(run_at(batch, 1))
-    assert started(batch, now=NIGHT + 2 * MINUTE) == [(2, RunMode.DRY_RUN)], "as was reckoned"
-
-
 def test_nothing_is_promised_that_cannot_be_told():
     batch = planned(2)
     started(batch)
