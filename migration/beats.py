@@ -8,6 +8,7 @@ import logging
 from datetime import datetime
 
 from django.db import connection, transaction
+from django.db.models import Q, QuerySet
 
 from migration import batch_limits, batches, budget, forecast, runs, windows
 from migration.batch_plans import window_of
@@ -24,15 +25,25 @@ LOCKS = 5_317  # the advisory locks of batches: this number and the batch's
 MOST_IDLE = "15min"
 
 
-def advance(*, now: datetime) -> list[Run]:
-    """One beat of every live batch: take up what became of its runs, hold limits and window, start what may start. The runs started."""
+def advance(*, now: datetime, of: Run | None = None) -> list[Run]:
+    """One beat of every live batch: take up what became of its runs, hold limits and window, start what may start. The runs started.
+
+    Only of the batch that has the run `of` under way, where one is given.
+    """
+    live = Batch.objects.live() if of is None else Batch.objects.live().filter(pk__in=at_work_with(of))
     started: list[Run] = []
-    for pk in Batch.objects.live().order_by("pk").values_list("pk", flat=True):
+    for pk in live.order_by("pk").values_list("pk", flat=True):
         try:
             started += beat(pk, now=now)
         except Exception:
             log.exception("batch %s was not advanced; the next tick tries again", pk)
     return started
+
+
+def at_work_with(run: Run) -> QuerySet[BatchItem, int]:
+    """The batch that waits for the end of this run, and has not heard of it yet."""
+    its = Q(production=run) | Q(production=None, dry_run=run)
+    return BatchItem.objects.filter(its, state=ItemState.RUNNING).values_list("batch", flat=True)
 
 
 def beat(pk: int, *, now: datetime) -> list[Run]:

@@ -40,6 +40,10 @@ def work(*, run_id: int, sent: str = "") -> None:
         nudge(run_id)
     if outcome != steps.Step.WAITING:
         nudge_next(run)
+    if outcome == steps.Step.FINISHED:
+        # The next tick would do the same, up to a minute later: of a small account that is most of the time.
+        for started in beats.advance(now=ticks.now(), of=run):
+            nudge_all(started)
 
 
 def turn(run: Run) -> steps.Step:

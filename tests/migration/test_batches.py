@@ -135,6 +135,27 @@ def test_while_staff_have_stopped_reading_no_account_is_started():
     assert started(batch, now=NIGHT + MINUTE) == [(1, "dry_run"), (2, "dry_run")]
 
 
+def test_what_comes_after_a_run_is_started_by_the_worker_that_sees_its_end(monkeypatch):
+    """Only of the run's own batch, and once, however many nudges come to the end of it."""
+    batch = planned(2, window=ALWAYS)
+    nudged: list[int] = []
+    monkeypatch.setattr(tasks, "nudge", lambda run: nudged.append(run) or True)
+    assert started(batch) == [(1, "dry_run")]
+    batch_plans.plan(Plan(name="other", accounts=[factories.account()], window=ALWAYS, canary=0), by="ana", now=NIGHT)
+    for ended, follows, mode in ((1, 1, "production"), (1, 2, "dry_run"), (2, 2, "production")):
+        run = run_at(batch, ended)
+        end(run)
+        for _ in range(2):
+            tasks.work(run_id=run.pk)
+        next_one = run_at(batch, follows)
+        assert (next_one.mode, nudged) == (mode, [next_one.pk])
+        nudged.clear()
+    end(run_at(batch, 2))
+    tasks.work(run_id=run_at(batch, 2).pk)
+    batch.refresh_from_db()
+    assert (batch.state, Run.objects.count(), nudged) == (BatchState.DONE, 4, [])
+
+
 def test_each_account_gets_its_dry_run_then_production_in_order():
     batch = planned(2)
     assert started(batch, now=NIGHT - 2 * MINUTE * 60) == []
