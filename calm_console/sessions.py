@@ -9,7 +9,11 @@ from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 MARK = "calm_console.session"
-SET = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS given(name, value)"
+# The mark as it was found, and all settings, the mark last; another's mark stays.
+SET = """
+    SELECT current_setting(%(mark)s, true),
+           set_config(name, CASE WHEN name = %(mark)s THEN coalesce(nullif(current_setting(name, true), ''), value) ELSE value END, false)
+    FROM unnest(%(names)s::text[], %(values)s::text[]) WITH ORDINALITY AS given(name, value, place) ORDER BY place"""
 SHARED = (
     "a pooler in between hands one session on to several of the console: put it in session mode, where it empties each (DISCARD ALL); "
     "sessions that it has open already must be closed"
@@ -24,16 +28,17 @@ CONSOLE = {
 }
 
 
-def set_up(connection: psycopg.Connection, settings: dict[str, str]) -> None:
-    """Apply the settings, and the mark, for as long as the session lasts."""
+def set_up(connection: psycopg.Connection, settings: dict[str, str]) -> bool:
+    """Apply the settings, and the mark, for as long as the session lasts; False where it bears another's mark, which stays."""
     marked = settings | {MARK: mark_of(connection)}
-    connection.execute(SET, (list(marked), list(marked.values())))
+    row = connection.execute(SET, {"mark": MARK, "names": list(marked), "values": list(marked.values())}).fetchone()
+    return row is not None and row[0] in (None, "", mark_of(connection))
 
 
 def is_shared(connection: psycopg.Connection) -> bool:
-    """Whether the session bears the mark of another one."""
+    """Whether what was set up is another session by now, or another's: it bears no mark, or not this one's."""
     row = connection.execute("SELECT current_setting(%s, true)", (MARK,)).fetchone()
-    return row is not None and row[0] not in (None, "", mark_of(connection))
+    return row != (mark_of(connection),)
 
 
 def mark_of(connection: psycopg.Connection) -> str:
@@ -44,7 +49,6 @@ def mark_of(connection: psycopg.Connection) -> str:
 def set_up_console(connection: BaseDatabaseWrapper, **_: object) -> None:
     """Django has opened a connection to the console's database."""
     with connection.wrap_database_errors:
-        if is_shared(connection.connection):
+        if not set_up(connection.connection, CONSOLE):
             connection.close()
             raise OperationalError(SHARED)
-        set_up(connection.connection, CONSOLE)

@@ -73,7 +73,7 @@ def check_idle(connection: psycopg.Connection) -> None:
 
 
 def check_unshared(connection: psycopg.Connection, variable: str) -> None:
-    """Raise Misconfigured where the session is another one's too: temporary tables and settings would be somebody else's."""
+    """Raise Misconfigured where the session is no longer this one's alone: temporary tables and settings would be somebody else's."""
     if sessions.is_shared(connection):
         raise Misconfigured(f"{variable}: {sessions.SHARED}.")
 
@@ -113,8 +113,8 @@ def connect(variable: str, url: str, *, application: str, timeout: int, settings
     } | settings
     try:
         with translated(variable):
-            check_unshared(connection, variable)
-            sessions.set_up(connection, session)
+            if not sessions.set_up(connection, session):
+                raise Misconfigured(f"{variable}: {sessions.SHARED}.")
     except BaseException:
         connection.close()
         raise

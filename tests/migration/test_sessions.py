@@ -95,4 +95,5 @@ def test_a_session_of_ours_alone_may_be_asked_as_often_as_one_likes(console):
         with pytest.raises(Misconfigured, match="in session mode"):
             cdp.check_unshared()
         cdp.connection.execute("DISCARD ALL")  # as a pooler empties it between two clients
-        cdp.check_unshared()
+        with pytest.raises(Misconfigured, match="in session mode"):
+            cdp.check_unshared()
