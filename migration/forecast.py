@@ -1,9 +1,10 @@
 """When the accounts of a batch are expected to start and to end, and how long production takes, as far as anything is known to reckon from. Reads only."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import median
+from statistics import median, median_low
 
 from django.db.models import F, OuterRef, Subquery
 
@@ -15,7 +16,8 @@ from migration.states import COMPLETE, AtClose, BatchWork, ItemState, RunMode, R
 from migration.windows import Window
 from migration.worlds import systems
 
-RECENT_RUNS = 20  # from which the pace is taken
+RECENT_RUNS = 200  # of which those next in size tell the pace
+SIMILAR_RUNS = 9  # of them, at the most
 
 
 @dataclass(frozen=True)
@@ -114,36 +116,56 @@ def total(parts: Iterable[timedelta | None]) -> timedelta | None:
 
 
 def production_takes(dry: Run) -> timedelta | None:
-    """How long production would take of what a dry run has counted, at the pace of recent runs; None for any other run."""
-    return None if dry.writes or dry.state not in COMPLETE else Paces.recent().takes(RunMode.PRODUCTION, dry.candidates)
+    """How long production would take of what a dry run has counted; None for any other run.
+
+    At the pace of the runs next in size, or as much longer than this dry run as production took there, if that is less: of its size there may be none yet.
+    """
+    if dry.writes or dry.state not in COMPLETE or not dry.candidates or dry.started_at is None or dry.finished_at is None:
+        return None
+    found = Paces.recent()
+    takes = found.takes(RunMode.PRODUCTION, dry.candidates)
+    there = median_low(size for size, _ in found.near(RunMode.PRODUCTION, dry.candidates)) if takes else None
+    rehearsed, moved = found.takes(RunMode.DRY_RUN, there), found.takes(RunMode.PRODUCTION, there)
+    return min(takes, (dry.finished_at - dry.started_at) * (moved / rehearsed)) if takes and rehearsed and moved else takes
+
+
+Pace = tuple[int, float]  # of one run: its candidates, and how many of them a second
 
 
 @dataclass(frozen=True)
 class Paces:
-    """Candidates a second by mode, of recent runs that ran to their end; None where there are none."""
+    """Those of recent runs that ran to their end, by mode."""
 
-    dry_run: float | None
-    production: float | None
+    dry_run: tuple[Pace, ...]
+    production: tuple[Pace, ...]
 
     @classmethod
     def recent(cls) -> "Paces":
-        return cls(pace(RunMode.DRY_RUN), pace(RunMode.PRODUCTION))
+        return cls(paces(RunMode.DRY_RUN), paces(RunMode.PRODUCTION))
+
+    def near(self, mode: RunMode, candidates: int) -> list[Pace]:
+        """The newest of those as near in size as any, give or take a factor of two: what is fixed to a run makes a small one slow.
+
+        A mode without any is reckoned by the other's.
+        """
+        known = (self.dry_run or self.production) if mode == RunMode.DRY_RUN else (self.production or self.dry_run)
+        away = [abs(math.log(size / max(candidates, 1))) for size, _ in known]
+        return [pace for pace, distance in zip(known, away, strict=True) if distance <= min(away) + math.log(2)][:SIMILAR_RUNS]
 
     def takes(self, mode: RunMode, candidates: int | None) -> timedelta | None:
-        """A mode without a pace of its own is reckoned by the other's."""
-        pace = (self.dry_run or self.production) if mode == RunMode.DRY_RUN else (self.production or self.dry_run)
-        return timedelta(seconds=candidates / pace) if candidates is not None and pace else None
+        """By the median, so that one which was paused for a night does not count for much; None where nothing is known."""
+        found = self.near(mode, candidates) if candidates is not None else []
+        return timedelta(seconds=candidates / median(pace for _, pace in found)) if found and candidates is not None else None
 
 
-def pace(mode: RunMode) -> float | None:
-    """The median over recent runs, so that one which was paused for a night does not count for much. None that was tried again days later counts."""
+def paces(mode: RunMode) -> tuple[Pace, ...]:
+    """Of the newest runs first. None that was tried again days later counts."""
     recent = Run.objects.filter(mode=mode, state__in=COMPLETE, candidates__gt=0, finished_at__gt=F("started_at"))[:RECENT_RUNS]
     took = recent.values_list("pk", "candidates", F("finished_at") - F("started_at"))
     runs = [pk for pk, _, _ in took]
     again = {*Chunk.objects.filter(run__in=runs, pairs__isnull=False).order_by().values_list("run", flat=True)}
     again |= {*Event.objects.filter(run__in=runs, kind=f"run {RunState.FAILED}").order_by().values_list("run", flat=True)}
-    paces = [candidates / seconds.total_seconds() for pk, candidates, seconds in took if pk not in again]
-    return median(paces) if paces else None
+    return tuple((candidates, candidates / seconds.total_seconds()) for pk, candidates, seconds in took if pk not in again)
 
 
 def known_candidates(accounts: list[Account]) -> dict[int, int]:

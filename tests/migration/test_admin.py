@@ -13,7 +13,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration import ledger
+from migration import forecast, ledger
 from migration.admin import charts, display, run_report
 from migration.admin.quarantine import EXPLAINED
 from migration.models import Account, Chunk, Event, LinkIndex, MappingRevision, QuarantinedCandidate, Run
@@ -434,6 +434,19 @@ def test_a_dry_run_says_how_long_production_would_take(staff):
     assert "Production would take about 1 min 40 s, at the pace of recent runs" in text(section(html(staff, page(dry)), "head"))
     for run in (other, moved):
         assert "Production would take" not in text(section(html(staff, page(run)), "head"))
+
+
+def test_what_small_accounts_took_is_not_multiplied(db):
+    """What is fixed to a run is most of theirs: 20 candidates in 200 s. The large one's dry run took no longer, and production takes twice a dry run's time."""
+    for _ in range(9):
+        factories.run(mode=RunMode.DRY_RUN, candidates=20, finished_at=NOON + timedelta(seconds=101))
+        factories.run(candidates=20)
+    dry = factories.run(mode=RunMode.DRY_RUN, candidates=100_000)
+    assert forecast.production_takes(dry) == timedelta(seconds=400)
+    for number in range(5):
+        factories.run(candidates=80_000 + number)
+    assert forecast.Paces.recent().takes(RunMode.PRODUCTION, 20) == timedelta(seconds=200)
+    assert forecast.production_takes(dry) == pytest.approx(timedelta(seconds=250), abs=timedelta(seconds=1))
 
 
 def test_a_run_that_an_earlier_release_verified_says_nothing_of_misfits(staff):

@@ -534,7 +534,7 @@ def test_waiving_is_no_work_of_the_run(db):
     quarantine.waive(run.quarantined.all(), by="ana", note="lost", now=factories.NOON + timedelta(days=14))
     run.refresh_from_db()
     assert (run.state, run.finished_at) == (RunState.SUCCEEDED, finished)
-    assert forecast.Paces.recent() == paces == forecast.Paces(None, 5.0)
+    assert forecast.Paces.recent() == paces == forecast.Paces((), ((1000, 5.0),))
 
 
 def test_a_run_that_was_cancelled_is_not_the_latest_whose_quarantine_counts(db):
@@ -564,7 +564,7 @@ def test_a_run_that_is_tried_again_is_not_finished_meanwhile_and_sets_no_pace_af
     runs.move(run, RunState.VERIFYING, by=OWNER, now=later)
     runs.move(run, RunState.PARTIAL, by=OWNER, now=later)
     assert run.finished_at == later == Summary.objects.get(pk=run.account_id).finished_at
-    assert forecast.Paces.recent() == forecast.Paces(None, None)
+    assert forecast.Paces.recent() == forecast.Paces((), ())
 
 
 # --- the ledger, whatever was tried again and waived ----------------------------------------------------------------
