@@ -27,6 +27,7 @@ LAYERS = (
         "migration.copytext",
         "migration.link_history",
         "migration.meanwhile",
+        "migration.unseen",
         "migration.mapping_json",
         "migration.mapping_checks",
         "migration.windows",

@@ -1,6 +1,5 @@
 """How the console's pages show text that may be hostile, states, numbers and times."""
 
-import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -8,10 +7,10 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from migration.states import ChunkState, RunState
+from migration.unseen import mark, unseen
 
 NOTHING = "—"
 MOST_CHARACTERS = 1000  # of one text on a page; the rest is counted
-JOINERS = "\u200c\u200d"  # they hide nothing, and Persian words and emoji need them
 
 ICONS = {
     "clock": "M8 2a6 6 0 1 0 0 12A6 6 0 0 0 8 2ZM8 5v3.2l2.2 1.3",
@@ -111,17 +110,12 @@ def visible_pieces(text: str) -> Iterator[tuple[str, bool]]:
             continue
         if plain:
             yield plain, False
-        yield f"⟨U+{ord(character):04X}⟩", True
+        yield mark(character), True
         plain = ""
     if plain:
         yield plain, False
     if len(text) > len(shown):
         yield f"… and {len(text) - len(shown):,} more characters", True
-
-
-def unseen(character: str) -> bool:
-    """Control, format (bidirectional ones too), surrogate, private and unassigned characters, line and paragraph separators."""
-    return not (character.isprintable() or character in JOINERS or unicodedata.category(character) == "Zs")
 
 
 def words(identifier: object) -> str:

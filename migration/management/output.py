@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from migration.doors import Misconfigured, Outage
 from migration.models import Account, Run
 from migration.runs import Busy, Refused
+from migration.unseen import for_terminal, unseen
 
 
 class Output:
@@ -23,15 +24,16 @@ class Output:
 
     def line(self, text: str) -> None:
         if not self.as_json:
-            self.command.stdout.write(text)
+            self.command.stdout.write(for_terminal(text))
 
     def aside(self, text: str) -> None:
         """A word on what happens meanwhile, on standard error."""
-        self.command.stderr.write(text, style_func=lambda plain: plain)
+        self.command.stderr.write(for_terminal(text), style_func=lambda plain: plain)
 
     def json(self, value: object) -> None:
         if self.as_json:
-            self.command.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+            text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+            self.command.stdout.write("".join(json.dumps(each)[1:-1] if unseen(each) and each != "\n" else each for each in text))
 
 
 def refusals_as_sentences(handle: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,10 +43,12 @@ def refusals_as_sentences(handle: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(self: BaseCommand, *args: object, **options: object) -> Any:
         try:
             return handle(self, *args, **options)
+        except CommandError as error:
+            raise CommandError(for_terminal(str(error)), returncode=error.returncode) from error
         except (Outage, Misconfigured, Busy) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(for_terminal(str(error))) from error
         except Refused as error:
-            raise CommandError(str(error), returncode=4) from error
+            raise CommandError(for_terminal(str(error)), returncode=4) from error
         except psycopg.Error as error:
             raise CommandError(f"A database refused a statement ({type(error).__name__}); nothing was half done. See the log.") from error
 

@@ -1,15 +1,19 @@
 """Verifying an account again by command: what it finds, what its exit code says, and that it heeds the read budget."""
 
 import json
+import re
 from io import StringIO
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import BaseCommand, CommandError, call_command
 
 from migration import budget, ledger, quarantine
+from migration.management.output import Output
 from migration.models import QuarantinedCandidate
 from migration.pipeline.rows import row_id
 from migration.states import RunState
+from migration.unseen import for_terminal, unseen
+from tests import factories
 from tests.migration.conftest import now, run_account
 from tests.migration.hard_rows import FIRST, PERSON, insert
 from tests.migration.test_hard_links import DEAL, JOIN
@@ -65,3 +69,17 @@ def test_nothing_is_verified_while_reading_is_stopped(console):
     with pytest.raises(CommandError, match=r"^Reading from the CRM is stopped by ana since .*: month end\.$") as refused:
         call_command("verify_account", 1)
     assert refused.value.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["\x1b[2JA\x9b31m", "A\u202eB\U000e0041"])
+def test_a_name_does_not_command_the_terminal_it_is_told_on(db, name):
+    account = factories.account(name=name)
+    shown = f"{for_terminal(name)} (organisation {account.crm_organization_id})"
+    with pytest.raises(CommandError, match=re.escape(f"{shown} has no finished production run to verify")):
+        call_command("verify_account", account.crm_organization_id)
+    out = StringIO()
+    Output(BaseCommand(stdout=out), as_json=True).json({"name": name})
+    Output(BaseCommand(stdout=out), as_json=False).line(name)
+    told, line = out.getvalue().rsplit("\n", 2)[:2]
+    assert (json.loads(told), line) == ({"name": name}, for_terminal(name))
+    assert not any(unseen(each) for each in (told + line).replace("\n", "")) and "⟨U+" in line

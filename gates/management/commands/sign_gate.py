@@ -8,6 +8,7 @@ from gates.models import Evidence
 from gates.policies import CannotDecide
 from migration.management.output import account_of
 from migration.models import Account
+from migration.unseen import for_terminal
 
 REFUSED = 4  # the exit code
 
@@ -44,7 +45,7 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=REFUSED) from error
         for_account = f" for {account}" if account else ""
         on = f" on evidence {made.evidence_id}" if made.evidence_id else ""
-        self.stdout.write(f"Gate {letter}{for_account}: {made.decision} by {made.decided_by} for {made.group}{on}.")
+        self.stdout.write(for_terminal(f"Gate {letter}{for_account}: {made.decision} by {made.decided_by} for {made.group}{on}."))
         shown = standing.of(letter, account, now=timezone.now())
         missing = "; ".join(each.why for each in shown.groups if each.why)
         self.stdout.write("The gate is open." if shown.is_open else f"The gate is not open: {missing}.")
