@@ -10,3 +10,5 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", include("status_api.urls")),
 ]
+
+handler500 = "calm_console.errors.server_error"

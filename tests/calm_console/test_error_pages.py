@@ -6,13 +6,15 @@ from html import unescape
 import pytest
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.http import Http404
+from django.db import OperationalError, connection
+from django.http import Http404, HttpRequest, HttpResponse
 from django.middleware.csrf import REASON_CSRF_TOKEN_MISSING
 from django.test import Client
 from django.urls import reverse
 from django.views import csrf, defaults
 from playwright.sync_api import expect
 
+from calm_console import errors
 from migration.admin import overview
 from tests import factories
 from tests.browsing import browser, context, opened_for, seen, site  # noqa: F401 - fixtures
@@ -26,8 +28,17 @@ PAGES = {
     ),
     "403 of a form": (lambda request: csrf.csrf_failure(request, REASON_CSRF_TOKEN_MISSING), SENT_AGAIN),
     404: (lambda request: defaults.page_not_found(request, Http404()), "There is nothing at this address."),
-    500: (defaults.server_error, "The console met an error, which is in its log."),
+    500: (errors.server_error, "The console met an error, which is in its log."),
+    503: (lambda request: answer_to(OperationalError("gone"), request), "The console's own database does not answer at the moment"),
 }
+
+
+def answer_to(error: Exception, request: HttpRequest) -> HttpResponse:
+    """As Django asks for it."""
+    try:
+        raise error
+    except Exception:  # noqa: BLE001 - whatever it is
+        return errors.server_error(request)
 
 
 def told(markup: str) -> str:
@@ -59,6 +70,20 @@ def test_they_are_what_django_answers_with(client, monkeypatch):
     monkeypatch.setattr(overview, "of", lambda user: 1 / 0)
     broken = client.get(reverse("admin:index"))
     assert broken.status_code == 500 and "The console met an error" in broken.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_console_without_its_database_is_not_available(client, monkeypatch):
+    client.force_login(factories.viewer("account"))
+    client.raise_request_exception = False
+    connection.close()
+    with monkeypatch.context() as patched:
+        patched.setitem(connection.settings_dict, "PORT", "1")
+        answers = [client.get(reverse(name)) for name in ("admin:index", "admin:login", "admin:migration_run_changelist")]
+        connection.close()
+    assert [(answer.status_code, answer["Retry-After"]) for answer in answers] == [(503, "30")] * 3
+    assert all("What you asked for may be done or not" in answer.content.decode() for answer in answers)
+    assert client.get(reverse("admin:index")).status_code == 200
 
 
 @pytest.mark.django_db
