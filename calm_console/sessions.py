@@ -49,6 +49,7 @@ def mark_of(connection: psycopg.Connection) -> str:
 def set_up_console(connection: BaseDatabaseWrapper, **_: object) -> None:
     """Django has opened a connection to the console's database."""
     with connection.wrap_database_errors:
-        if not set_up(connection.connection, CONSOLE):
+        given = connection.settings_dict["OPTIONS"].get("options", "")  # by whoever wrote DATABASE_URL: it stays
+        if not set_up(connection.connection, {name: value for name, value in CONSOLE.items() if name not in given}):
             connection.close()
             raise OperationalError(SHARED)

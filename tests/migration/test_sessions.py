@@ -57,6 +57,16 @@ def test_what_the_databases_prefer_changes_no_row(console, prefer):
             assert cursor.fetchone() == (value,)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_what_the_consoles_url_asks_for_stays(monkeypatch):
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "options", "-c idle_in_transaction_session_timeout=7s")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('idle_in_transaction_session_timeout'), current_setting('IntervalStyle')")
+        assert cursor.fetchone() == ("7s", "postgres")
+    connection.close()  # the next session is an ordinary one
+
+
 @pytest.mark.parametrize("system", ["crm", "cdp"])
 def test_a_session_that_is_somebody_elses_too_is_refused_before_anything_is_read(console, prefer, system):
     prefer(ELSEWHERE, getattr(console, system).rpartition("/")[2])
