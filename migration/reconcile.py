@@ -206,9 +206,11 @@ def look_closely(
         rows = {key for person in persons for key in ours.keys_of(person, there.get(person, NOTHING).ids)}
         candidates = source_keys(world, persons)
         found.stale_keys += [key for key in rows if key not in candidates or key[0] in strangers]
-        without = compare(candidates, rows, {p: there[p] for p in persons if p in there}, aside, found)
+        without = compare(candidates, rows, {p: there[p] for p in persons if p in there}, aside)
         nothing = says_nothing(world, [audit for _, audit in without])
-        lacking += [key for key in without if key[1] not in nothing]
+        for key in without:
+            if key[1] not in nothing:
+                (found.excused if key in aside.waived else lacking).append(key)
     return lacking
 
 
@@ -225,12 +227,10 @@ def less(ids: str, person: int, aside: Aside) -> str:
     return ",".join(text for text, key in keys if key not in aside.quarantined and key not in aside.waived)
 
 
-def compare(source: dict[Key, bool], rows: set[Key], there: dict[int, There], aside: Aside, found: Verification) -> list[Key]:
-    """The candidates that have neither a row of ours, nor a live one, nor another outcome; those that only a waiver excuses are kept apart."""
+def compare(source: dict[Key, bool], rows: set[Key], there: dict[int, There], aside: Aside) -> list[Key]:
+    """The candidates that have neither a row of ours, nor a live one, nor a place in this run's quarantine."""
     live = {(person, row.audit) for person, each in there.items() for row in each.live}
-    without = [key for key, empty in source.items() if not (empty or key in rows or key in aside.quarantined or key in live)]
-    found.excused += [key for key in without if key in aside.waived]
-    return [key for key in without if key not in aside.waived]
+    return [key for key, empty in source.items() if not (empty or key in rows or key in aside.quarantined or key in live)]
 
 
 def look_at_excused(run: Run, ledger: Ledger, found: Verification) -> None:

@@ -50,6 +50,16 @@ def test_a_row_that_was_lost_is_missing_though_its_audit_was_waived_before_it_wa
     assert run_account(1).state == RunState.SUCCEEDED and verified()[0] == 0
 
 
+@pytest.mark.parametrize("systems", ["crm_sample_yaml"], indirect=True)
+def test_an_audit_that_was_waived_and_changes_nothing_by_now_is_not_missing(console):
+    insert(console, [{"audited_changes": "--- [1"}])
+    run = run_account(1)
+    quarantine.waive(run.quarantined.all(), by="ana", note="torn", now=now())
+    console.change_crm(f"UPDATE audits SET audited_changes = '{{}}' WHERE id = {FIRST}")
+    run = run_account(1)
+    assert (run.state, ledger.of(run).waived["changes_unreadable"], verified()[0]) == (RunState.SUCCEEDED, 0, 0)
+
+
 def test_what_a_link_brings_that_committed_after_the_run_is_missing(console):
     """The LinkIndex that the run was made by does not know it yet."""
     run = run_account(1)
