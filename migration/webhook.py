@@ -10,14 +10,12 @@ import hashlib
 import hmac
 import ipaddress
 import socket
-from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 
-from calm_console.deadlines import Hurried, deadline, left
+from calm_console.deadlines import Backend, deadline
 
 TIMEOUT = 10.0  # seconds for everything after the name is resolved, which is the system's and not bounded
 CONNECT_TIMEOUT = 4.0  # of them, for each address
@@ -106,28 +104,19 @@ def is_public(address: Address) -> bool:
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
-class Guarded(httpcore.NetworkBackend):
+class Guarded(Backend):
     """Connects to addresses that were looked at only, and lets nothing last beyond the deadline, however slowly the other side drips."""
 
     def __init__(self, *, allow_private: bool) -> None:
-        self.allow_private, self.plain = allow_private, httpcore.SyncBackend()
+        super().__init__()
+        self.allow_private = allow_private
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
+    def reached(self, host: str, port: int, timeout: float | None) -> httpcore.NetworkStream:
+        """By the first of the host's addresses that answers within CONNECT_TIMEOUT; what the last one says counts."""
         *others, last = addresses(host, port, allow_private=self.allow_private)
         for address in others:
             try:
-                return self.connected(address, port)
+                return super().reached(address, port, CONNECT_TIMEOUT)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue  # the next address may answer; what the last one says counts
-        return self.connected(last, port)
-
-    def connected(self, address: str, port: int) -> httpcore.NetworkStream:
-        seconds = left(CONNECT_TIMEOUT, httpcore.ConnectTimeout)
-        return Hurried(self.plain.connect_tcp(address, port, seconds))
+                continue  # the next one may answer
+        return super().reached(last, port, CONNECT_TIMEOUT)

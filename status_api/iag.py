@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import re
+import ssl
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -16,10 +17,9 @@ import httpcore
 from django.conf import settings
 from prometheus_client import Counter, Histogram
 
-from calm_console.deadlines import deadline
+from calm_console.deadlines import Backend, deadline
 from status_api.breaker import Breaker
 from status_api.memory import Memory
-from status_api.pool import pool
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,24 @@ def session_of(cookies: str) -> str | None:
     values = [value for name, _, value in pairs if name == COOKIE]
     # Of two nobody knows which one the gateway set: a page of a sister domain can add a second.
     return values[0] if len(values) == 1 and COOKIE_VALUE.fullmatch(values[0]) else None
+
+
+def pool(most: int, *, secure: bool) -> httpcore.ConnectionPool:
+    """At most `most` connections, kept for a while when idle; `secure` for https."""
+    return httpcore.ConnectionPool(
+        ssl_context=trust() if secure else None,
+        max_connections=most,
+        max_keepalive_connections=most,
+        keepalive_expiry=10,
+        network_backend=Backend(),
+    )
+
+
+def trust() -> ssl.SSLContext:
+    """Whoever certifi knows, and whoever the system or SSL_CERT_FILE does: a gateway within may have a certificate of the house."""
+    context = httpcore.default_ssl_context()
+    context.load_default_certs()
+    return context
 
 
 def gateway() -> "Gateway":
