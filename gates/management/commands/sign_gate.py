@@ -6,9 +6,8 @@ from gates import signoffs, standing
 from gates.catalogue import BY_LETTER
 from gates.models import Evidence
 from gates.policies import CannotDecide
-from migration.management.output import account_of
+from migration.management.output import Output, account_of, refusals_as_sentences
 from migration.models import Account
-from migration.unseen import for_terminal
 
 REFUSED = 4  # the exit code
 
@@ -27,6 +26,7 @@ class Command(BaseCommand):
         what.add_argument("--reject", action="store_true", help="reject instead: the evidence will not do")
         what.add_argument("--withdraw", action="store_true", help="withdraw the group's sign-off instead")
 
+    @refusals_as_sentences
     def handle(self, **options):
         letter = options["gate"].upper()
         account = account_of(options["account"]) if options["account"] is not None else None
@@ -45,10 +45,11 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=REFUSED) from error
         for_account = f" for {account}" if account else ""
         on = f" on evidence {made.evidence_id}" if made.evidence_id else ""
-        self.stdout.write(for_terminal(f"Gate {letter}{for_account}: {made.decision} by {made.decided_by} for {made.group}{on}."))
+        out = Output(self, as_json=False)
+        out.line(f"Gate {letter}{for_account}: {made.decision} by {made.decided_by} for {made.group}{on}.")
         shown = standing.of(letter, account, now=timezone.now())
         missing = "; ".join(each.why for each in shown.groups if each.why)
-        self.stdout.write("The gate is open." if shown.is_open else f"The gate is not open: {missing}.")
+        out.line("The gate is open." if shown.is_open else f"The gate is not open: {missing}.")
 
 
 def evidence(letter: str, account: Account | None, number: int | None) -> Evidence | None:
