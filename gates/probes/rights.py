@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from migration.crm import Crm
+from migration.crm import VARIABLE, Crm
+from migration.doors import translated
 from migration.tables import hides_rows
 
 MOST_OBJECTS = 200  # of each group, by name; the rest is counted
@@ -177,4 +178,5 @@ def elsewhere(crm: Crm, roles: list[ReachedRole]) -> tuple[int, int]:
 
 def row_security(crm: Crm) -> list[tuple[str, bool]]:
     """Of audits and users those under row security for this session, and whether a policy shows it every row all the same."""
-    return [(table, shows_all) for table, _, shows_all in hides_rows(crm.connection, ["audits", "users"])]
+    with translated(VARIABLE):
+        return [(table, shows_all) for table, _, shows_all in hides_rows(crm.connection, ["audits", "users"])]
