@@ -1,6 +1,7 @@
 """Whether the CDP's tables can take what the console writes: looked at when the door opens, since else a first load succeeds and the next one fails."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -44,8 +45,9 @@ LOOK = """
 
 def check(connection: psycopg.Connection, variable: str, tables: Mapping[str, Columns]) -> None:
     """Raise Misconfigured for the first thing that is not as it must be, with its cure."""
-    row = connection.execute(LOOK, {"written": WRITTEN}).fetchone()
-    for sentence in [*wrong_types(tables), *(wrong_logs(*row) if row else ()), *hidden(connection)]:
+    (row,) = connection.execute(LOOK, {"written": WRITTEN}).fetchall()
+    sentence = next(chain(wrong_types(tables), wrong_logs(*row), hidden(connection)), None)
+    if sentence:
         raise Misconfigured(f"{variable}: {sentence}.")
 
 

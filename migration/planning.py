@@ -19,8 +19,6 @@ FEWEST_AT_ONCE, MOST_AT_ONCE = 500, 16_000
 QUICK_SECONDS, SLOW_SECONDS = 1.0, 10.0  # of one batch: a CRM that has all in memory, and one whose disks are waited for
 LAST_PERSON = 2**63 - 1
 MOST_PERSONS_PER_CHUNK = 20_000  # contacts without any audit cost a look-up each
-
-
 TOLD = ("id", "auditable_type", "action", "created_at", "audited_changes")
 
 
