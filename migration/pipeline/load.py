@@ -25,6 +25,7 @@ from migration.pipeline.staging import (
     GIVE_WAY,
     INSERT,
     INSERTED,
+    KEEP_AGE,
     KEEP_FINER_FORMER,
     KEEP_FINER_STANDING,
     OCCUPIED,
@@ -197,6 +198,8 @@ def load(cdp: Cdp, target: Target, receipt: Receipt, checkpoint: Callable[[str],
             changed = connection.execute(UPSERT if occupied else INSERT, names).rowcount
             if changed != receipt.written + receipt.corrected:
                 raise LiveRowSlippedIn("rows changed between classification and upsert")
+            if formers:
+                connection.execute(KEEP_AGE)
             settle_own(connection, target, own, receipt, Receipt.from_json(earlier) if earlier else None)
             checkpoint("before receipt")
             connection.execute(

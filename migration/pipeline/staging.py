@@ -10,8 +10,9 @@ STAGING = """
         live_category text);
     ALTER TABLE calm_staging ALTER changes SET STORAGE EXTERNAL"""
 
-# Only of rows that are not simply new: most of a first load are, and need no line here. `former`: the row whose place this one takes.
-VERDICT = "CREATE TEMP TABLE IF NOT EXISTS calm_verdict (id uuid NOT NULL, old_category text, outcome text NOT NULL, former uuid)"
+# Only of rows that are not simply new: most of a first load are, and need no line here. `former`: the row whose place this one takes, `since`: since
+# when that one stood there.
+VERDICT = "CREATE TEMP TABLE IF NOT EXISTS calm_verdict (id uuid NOT NULL, old_category text, outcome text NOT NULL, former uuid, since timestamptz)"
 STAGED = "calm_staging s LEFT JOIN calm_verdict v USING (id)"
 OUTCOME = "coalesce(v.outcome, 'written')"
 
@@ -118,8 +119,13 @@ def classifying(*, occupied: bool, part_of_contact: bool) -> str:
     )
 
 
-# The rows whose places are taken: their contact is another person's now, and a contact has one row of an audit.
-GIVE_WAY = "DELETE FROM contact_activity_logs t USING calm_verdict v WHERE t.id = v.former AND t.origin = 'crm_migration'"
+# The rows whose places are taken: their contact is another person's now, and a contact has one row of an audit. What takes a place has stood there
+# for as long: the preview of a withdrawal goes by that.
+GIVE_WAY = """
+    WITH gone AS (
+        DELETE FROM contact_activity_logs t USING calm_verdict v WHERE t.id = v.former AND t.origin = 'crm_migration' RETURNING v.id, t.inserted_at)
+    UPDATE calm_verdict v SET since = gone.inserted_at FROM gone WHERE v.id = gone.id"""
+KEEP_AGE = "UPDATE contact_activity_logs t SET inserted_at = v.since FROM calm_verdict v WHERE t.id = v.id AND v.since < t.inserted_at"
 
 # Where no row stands between the staged ids: a conflict would be somebody else's row that came meanwhile, and the transaction ends with it.
 INSERT = f"""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from migration import chunks, ledger, reports, runs, steps, verdicts
+from migration import chunks, ledger, reports, runs, steps, verdicts, withdrawal
 from migration.admin import comparison
 from migration.doors import Outage
 from migration.meanwhile import Meanwhile
@@ -21,6 +21,7 @@ from tests.migration.hard_rows import FIRST, ORGANISATION, few_contacts, insert,
 from tests.migration.test_hard_links import DEAL, JOIN
 from tests.migration.test_old_crm import COMBINED
 from tests.migration.test_quarantine import retry
+from tests.migration.test_withdraw import DELETE
 
 OTHERS = 900_011  # CRM persons that the sample does not know, from here on
 
@@ -254,6 +255,17 @@ def test_two_contacts_that_were_taken_for_each_other_are_put_right(few, chunk_si
     assert ledger.of(run).corrected + ledger.of(run).written == 64
     assert ours(few) == loaded_afresh(few)
     assert ledger.of(run_account(ORGANISATION)).unchanged >= 64
+
+
+def test_a_withdrawal_names_rows_that_an_earlier_run_wrote_under_the_former_persons_id(few):
+    few.change_cdp(DELETE)
+    insert(few, deal_of(OTHERS, OTHERS + 1))
+    contact = new_contact(few, OTHERS)
+    first = run_account(ORGANISATION)
+    few.change_cdp(f"UPDATE contacts SET source_id = {OTHERS + 1} WHERE id = '{contact}'")
+    run = run_account(ORGANISATION)
+    assert (ledger.of(run).corrected, ledger.of(run).written) == (30, 2)
+    assert withdrawal.preview(run).earlier == {str(first): 30}
 
 
 def test_a_purged_audits_row_at_a_contact_that_is_nobodys_any_more_is_stale(few):
