@@ -19,6 +19,12 @@ SHARED = (
     "sessions that it has open already must be closed"
 )
 
+# What cannot keep every character. SQL_ASCII keeps the bytes that it is given.
+WRONG_ENCODING = (
+    "the database's encoding is {}, and names are written in every script: make one of encoding UTF8 (CREATE DATABASE … TEMPLATE template0 "
+    "ENCODING 'UTF8'), and restore a dump of this one into it"
+)
+
 # Of the console's own database; what the server, the database or the role prefers would else hold.
 CONSOLE = {
     "idle_in_transaction_session_timeout": "60s",  # a process that is frozen in the middle of a transaction must not hold its locks: all need them
@@ -48,6 +54,10 @@ def mark_of(connection: psycopg.Connection) -> str:
 
 def set_up_console(connection: BaseDatabaseWrapper, **_: object) -> None:
     """Django has opened a connection to the console's database."""
+    encoding = connection.connection.info.parameter_status("server_encoding")
+    if encoding not in (None, "UTF8", "SQL_ASCII"):
+        connection.close()
+        raise OperationalError(WRONG_ENCODING.format(encoding))
     with connection.wrap_database_errors:
         given = connection.settings_dict["OPTIONS"].get("options", "")  # by whoever wrote DATABASE_URL: it stays
         if not set_up(connection.connection, {name: value for name, value in CONSOLE.items() if name not in given}):

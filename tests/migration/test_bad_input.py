@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 
 from migration.models import Run
 from tests.conftest import PASSWORD, ROLES, at, rows, run_sql
@@ -126,6 +127,23 @@ def test_an_encoding_that_cannot_carry_history_is_refused(console, settings, pos
         setattr(settings, f"{system.upper()}_DATABASE_URL", at(getattr(settings, f"{system.upper()}_DATABASE_URL"), name))
         assert says in refusal()
     finally:
+        run_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_console_database_that_cannot_keep_every_name_is_refused(console, postgres, monkeypatch):
+    name = f"calm_test_{os.getpid()}_latin1"
+    provider = "LOCALE_PROVIDER libc" if int(rows(postgres, "SHOW server_version_num")[0][0]) >= 150_000 else ""
+    run_sql(
+        postgres, f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' {provider} LOCALE 'C'"
+    )
+    connection.close()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setitem(connection.settings_dict, "NAME", name)
+            with pytest.raises(OperationalError, match="encoding is LATIN1"):
+                Run.objects.exists()
+    finally:
+        connection.close()
         run_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
