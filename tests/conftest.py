@@ -1,7 +1,8 @@
 """Real servers for the tests: databases of their own on the embedded PostgreSQL, or on DATABASE_URL's server where that is set.
 
-The CRM and the CDP are loaded once into template databases; a test that asks for `systems` gets copies of its own, reached by roles
-that calm_console/roles/ makes, with its grants and nothing else. The console itself works by the role that is not its tables' owner.
+The CRM and the CDP are loaded once into template databases; a test that asks for `systems` gets copies of its own, or the CRM's that the last
+test left as it was, reached by roles that calm_console/roles/ makes, with its grants and nothing else. The console itself works by the role that
+is not its tables' owner.
 """
 
 import os
@@ -65,9 +66,15 @@ def rows(url: str, query: str, parameters: object = None) -> list[tuple]:
 class Systems:
     """A CRM and a CDP of one test: `crm` and `cdp` are the owner's URLs, for arranging and looking; the console has the roles' ones."""
 
-    crm: str
+    crm_url: str
     cdp: str
     usman: str
+    crm_is_as_loaded: bool = True  # nobody took its owner's URL, and the console may only read
+
+    @property
+    def crm(self) -> str:
+        self.crm_is_as_loaded = False
+        return self.crm_url
 
     def change_crm(self, *statements: str) -> None:
         run_sql(self.crm, *statements)
@@ -198,26 +205,42 @@ def serve_usman(users: Path) -> Iterator[str]:
     thread.join()
 
 
+@pytest.fixture(scope="session")
+def as_loaded(postgres) -> Iterator[dict[str, str]]:
+    """Databases that stand from the last test, to be used by the next: name -> template."""
+    found: dict[str, str] = {}
+    yield found
+    for name in found:
+        run_sql(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
 @pytest.fixture
-def systems(request, postgres, templates, usman_url, settings, transactional_db) -> Iterator[Systems]:
-    """Fresh copies of the sample CRM and CDP, and the console's settings pointed at them through the limited roles.
+def systems(request, postgres, templates, as_loaded, usman_url, settings, transactional_db) -> Iterator[Systems]:
+    """Copies of the sample CRM and CDP as they were loaded, and the console's settings pointed at them through the limited roles.
 
     `@pytest.mark.parametrize("systems", ["crm_sample_yaml"], indirect=True)` chooses the CRM sample.
     """
     wanted = {"crm": getattr(request, "param", "crm_sample"), "cdp": "sample_cdp"}
-    names = {}
+    names = {system: f"calm_test_{os.getpid()}_{system}" for system in wanted}
     for system, template in wanted.items():
-        names[system] = f"calm_test_{os.getpid()}_{system}"
-        run_sql(
-            postgres,
-            f"DROP DATABASE IF EXISTS {names[system]} WITH (FORCE)",
-            f"CREATE DATABASE {names[system]} TEMPLATE {templates[template]}",
-        )
-        with psycopg.connect(at(postgres, names[system])) as owner:  # grants on the database itself do not come with a template
-            roles.grant(owner, system, role=ROLES[system])
+        if as_loaded.pop(names[system], "") == template:
+            run_sql(postgres, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{names[system]}'")
+        else:
+            copy(postgres, templates[template], names[system], system)
     settings.CRM_DATABASE_URL = at(postgres, names["crm"], ROLES["crm"], PASSWORD)
     settings.CDP_DATABASE_URL = at(postgres, names["cdp"], ROLES["cdp"], PASSWORD)
     settings.USMAN_URL = usman_url
-    yield Systems(at(postgres, names["crm"]), at(postgres, names["cdp"]), usman_url)
-    for name in names.values():
-        run_sql(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    found = Systems(at(postgres, names["crm"]), at(postgres, names["cdp"]), usman_url)
+    yield found
+    if found.crm_is_as_loaded:
+        as_loaded[names["crm"]] = wanted["crm"]
+    else:
+        run_sql(postgres, f"DROP DATABASE IF EXISTS {names['crm']} WITH (FORCE)")
+    run_sql(postgres, f"DROP DATABASE IF EXISTS {names['cdp']} WITH (FORCE)")
+
+
+def copy(postgres: str, template: str, name: str, system: str) -> None:
+    """A copy of a template database, with the role's grants."""
+    run_sql(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name} TEMPLATE {template}")
+    with psycopg.connect(at(postgres, name)) as owner:  # grants on the database itself do not come with a template
+        roles.grant(owner, system, role=ROLES[system])
