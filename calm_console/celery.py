@@ -4,7 +4,6 @@ import gc
 import os
 import signal
 import sys
-from pathlib import Path
 
 from billiard import active_children
 from celery import Celery
@@ -22,8 +21,7 @@ app.autodiscover_tasks()
 @worker_init.connect
 @beat_init.connect
 def start_embedded(**_: object) -> None:
-    """A worker or beat on a machine without URLs brings its own servers up; beat finds the folder for its schedule."""
-    Path(app.conf.beat_schedule_filename).parent.mkdir(parents=True, exist_ok=True)
+    """A worker or beat on a machine without URLs brings its own servers up."""
     embedded.start(os.environ)
 
 

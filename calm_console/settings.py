@@ -291,6 +291,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {"tick": {"task": "migration.tick", "schedule": timedelta(seconds=60)}}
+CELERY_BEAT_SCHEDULER = "calm_console.beat:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = env.str("BEAT_SCHEDULE_FILE", default=str(BASE_DIR / ".calm" / "celerybeat-schedule"))
 
 LOGGING = logs.configuration(LOG_LEVEL, LOG_FORMAT, debug=DEBUG)
