@@ -1,4 +1,4 @@
-"""HTTP calls that end by a deadline, however the other side behaves: for the two doors that nobody may be kept waiting at, IAG's and the webhook's.
+"""HTTP calls that end by a deadline, however the other side behaves: USMAN's, IAG's and the webhook's.
 
 The timeouts of HTTP libraries hold for each read; a server that sends a byte now and then passes them for ever. Here the deadline of the
 calling thread bounds every connect, read and write of a stream. Looking up a host's name is the system's, and not bounded.

@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+import httpcore
 import httpx
 import stamina
 from django.conf import settings
 from prometheus_client import Counter, Histogram
 from stamina.instrumentation import LoggingOnRetryHook, set_on_retry_hooks
 
+from calm_console.deadlines import Backend, deadline
 from migration.doors import UNSTORABLE, Misconfigured, Outage
 
 PATH = "/usman.v1.UserService/GetUsersByEmails"
@@ -39,6 +41,17 @@ def certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
+class Transport(httpx.HTTPTransport):
+    """httpx's own over connections that keep to a deadline: its timeouts hold for each read, and a server that drips passes them for hours.
+
+    httpx has no other way to be handed such connections.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(verify=certificates(), trust_env=False)
+        self._pool = httpcore.ConnectionPool(ssl_context=certificates(), keepalive_expiry=5, network_backend=Backend())
+
+
 class Usman:
     def __init__(self, url: str | None = None) -> None:
         self.url = settings.USMAN_URL if url is None else url
@@ -47,7 +60,7 @@ class Usman:
         if not self.url.startswith(("http://", "https://")):
             raise Misconfigured("USMAN_URL cannot be read as a URL: write http://host:port or https://host:port.")
         self.client = httpx.Client(
-            base_url=self.url.rstrip("/"), timeout=settings.USMAN_TIMEOUT_SECONDS, trust_env=False, verify=certificates()
+            base_url=self.url.rstrip("/"), timeout=settings.USMAN_TIMEOUT_SECONDS, trust_env=False, transport=Transport()
         )
 
     def close(self) -> None:
@@ -71,7 +84,7 @@ class Usman:
         """One call with bounded retries; the decoded body."""
         try:
             for attempt in stamina.retry_context(on=(httpx.TransportError, TryAgain), attempts=ATTEMPTS, wait_initial=0.2, wait_max=2.0):
-                with attempt, SECONDS.time():
+                with attempt, SECONDS.time(), deadline(settings.USMAN_TIMEOUT_SECONDS):
                     response = self.client.post(PATH, json={"emails": batch})
                     if response.status_code >= 500 or response.status_code == 429:
                         raise TryAgain(f"it answered {response.status_code}")
