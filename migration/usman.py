@@ -103,7 +103,8 @@ class Usman:
 
 def read_answer(body: object, asked: set[str]) -> dict[str, UsmanUser | None]:
     """The users of one answer by lower-case e-mail; raises Outage for what the contract does not have."""
-    users = body.get("users", []) if isinstance(body, dict) else None
+    # An empty list may be left out, as gRPC-JSON does; other things in its place are an error in the clothes of an answer.
+    users = body.get("users", None if body else []) if isinstance(body, dict) else None
     if not isinstance(users, list):
         raise Outage('USMAN_URL: USMAN\'s answer has no list "users": check that USMAN_URL names USMAN.')
     found: dict[str, UsmanUser | None] = {}

@@ -163,6 +163,7 @@ def test_an_answer_that_is_none(systems, answering, status, body, told):
     ("body", "told"),
     [
         ([], 'USMAN_URL: USMAN\'s answer has no list "users": check that USMAN_URL names USMAN.'),
+        ({"code": "unavailable", "message": "try again"}, 'USMAN_URL: USMAN\'s answer has no list "users": check that USMAN_URL names USMAN.'),
         ({"users": [{"id": "1", "status": "ACTIVE"}]}, "USMAN_URL: USMAN's answer holds a user without id or e-mail; nobody can be told apart by it."),
         ({"users": [{"id": "a\0", "email": "x@y"}]}, "USMAN_URL: USMAN's answer holds an id that no column can keep; nobody can be told apart by it."),
         ({"users": [{"id": "\ud800", "email": "x@y"}]}, "USMAN_URL: USMAN's answer holds an id that no column can keep; nobody can be told apart by it."),
