@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from migration import batch_limits, control, events, outbox, runs, summaries
+from migration import batch_limits, control, events, leases, outbox, runs, summaries
 from migration.models import Batch, BatchItem, Run
 from migration.runs import Refused
 from migration.states import (
@@ -113,7 +113,7 @@ def under_way(items: list[BatchItem]) -> list[Run]:
 def pause_runs(batch: Batch, found: list[Run], reason: str, *, now: datetime) -> None:
     """Pause runs at their next chunk. One that is being counted or verified ends that first, as it would begin it from the start again."""
     for run in found:
-        if run.state == RunState.RUNNING or (run.state == RunState.PLANNED and not run.lease_owner):
+        if run.state == RunState.RUNNING or (run.state == RunState.PLANNED and not leases.is_held(run)):
             try:
                 only = {RunState(run.state), RunState.RUNNING}  # it may be verified by now
                 runs.pause(run, by=name(batch), now=now, code=RunReason.BATCH, reason=reason, only=only)

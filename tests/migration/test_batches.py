@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import pytest
 from django.db import connection, connections, transaction
+from django.db.models.functions import Now
 
 from gates.policies import Decision
 from migration import (
@@ -499,6 +500,15 @@ def test_a_run_that_is_counted_ends_that_first():
     with holding.leased(run_at(batch, 1), OWNER):
         started(batch, now=NIGHT + timedelta(hours=8))
         assert run_at(batch, 1).state == RunState.PLANNED
+    started(batch, now=NIGHT + timedelta(hours=8))
+    assert (run_at(batch, 1).state, run_at(batch, 1).reason_code) == (RunState.PAUSED, RunReason.BATCH)
+
+
+def test_a_run_whose_counting_was_killed_is_not_counted_by_day():
+    batch = planned(1)
+    started(batch)
+    hour_ago = Now() - timedelta(hours=1)
+    Run.objects.filter(pk=run_at(batch, 1).pk).update(lease_owner="a worker that was killed", lease_expires_at=hour_ago)
     started(batch, now=NIGHT + timedelta(hours=8))
     assert (run_at(batch, 1).state, run_at(batch, 1).reason_code) == (RunState.PAUSED, RunReason.BATCH)
 
