@@ -615,6 +615,34 @@ def test_a_plan_is_refused_with_everything_that_is_wrong():
     assert Batch.objects.count() == 1
 
 
+@pytest.mark.parametrize(
+    ("edges", "beyond", "said"),
+    [
+        ([{"at_once": 1}, {"at_once": 100}], [{"at_once": 0}, {"at_once": 101}], "From 1 to 100 accounts can be at work at once."),
+        ([{"canary": 0}, {"canary": 2}], [{"canary": -1}, {"canary": 3}], "The canary can be none to all 2 of the accounts."),
+        (
+            [{"most_failures": 0}, {"most_failures": 5000}, {"most_quarantined": Decimal(0)}, {"most_quarantined": Decimal(100)}],
+            [{"most_failures": -1}, {"most_failures": 5001}, {"most_quarantined": Decimal(-1)}, {"most_quarantined": Decimal("100.01")}],
+            "The limits are a number of accounts up to 5,000, and a percentage from 0 to 100.",
+        ),
+        ([{"name": "n" * 120}], [{"name": "n" * 121}], "The name may have 120 characters; this one has 121."),
+        ([], [{"name": " "}], "A batch needs a name, such as who is moved in it."),
+        ([], [{"name": "a\0b"}], "The name holds a character that cannot be stored."),
+    ],
+)
+def test_the_edges_of_a_plan(edges, beyond, said):
+    sound = Plan("first", [factories.account(), factories.account()], NIGHTS)
+    assert [batch_plans.problems(replace(sound, **each)) for each in edges] == [[]] * len(edges)
+    assert [batch_plans.problems(replace(sound, **each)) for each in beyond] == [[said]] * len(beyond)
+
+
+def test_a_plan_holds_so_many_accounts_and_no_more(monkeypatch):
+    monkeypatch.setattr(batch_plans, "MOST_ACCOUNTS", 2)
+    three = [factories.account() for _ in range(3)]
+    assert batch_plans.problems(Plan("first", three[:2], NIGHTS)) == []
+    assert batch_plans.problems(Plan("first", three, NIGHTS)) == ["A batch holds at most 2 accounts; these are 3."]
+
+
 def test_accounts_are_read_in_the_order_in_which_they_are_written():
     one, two, three = (factories.account() for _ in range(3))
     ids = [account.crm_organization_id for account in (three, one, two)]
@@ -652,6 +680,22 @@ def test_customers_are_told_the_window_in_which_their_account_is_expected():
     assert told(batch)[0] is None, "what is done is promised no more"
     batches.cancel(batch, by="ana", now=NIGHT)
     assert told(batch) == [None, None, None]
+
+
+def test_once_a_batch_goes_on_those_who_wait_are_promised_another_window():
+    """The old one may be over by then, and an account behind its window counts as delayed."""
+    batch = planned(2, work=BatchWork.PRODUCTION)
+    paced = factories.run(candidates=1000, started_at=NIGHT, finished_at=NIGHT + timedelta(hours=1))
+    for item in batch.items.select_related("account"):
+        factories.run(RunState.SUCCEEDED, RunMode.DRY_RUN, account=item.account, candidates=4000, mapping_revision=paced.mapping_revision)
+    started(batch, now=NIGHT)
+    before = told(batch)
+    assert before == [("02 23:00", "03 06:00"), ("03 03:00", "04 06:00")]
+    batches.pause(batch, by="ana", now=NIGHT)
+    batches.resume(batch, by="ana", now=NIGHT + 3 * windows.DAY)
+    assert told(batch) == [before[0], None], "whoever is at work keeps what it was told"
+    started(batch, now=NIGHT + 3 * windows.DAY)
+    assert told(batch) == [before[0], ("06 03:00", "07 06:00")]
 
 
 def test_nothing_is_promised_that_cannot_be_told():
