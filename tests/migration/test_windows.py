@@ -145,6 +145,7 @@ def test_days_are_read_as_people_write_them():
         windows.read_days("mon,someday")
     assert windows.day_names([0, 1, 2, 3, 4]) == "Mon to Fri"
     assert windows.day_names([0, 2]) == "Mon, Wed"
+    assert [windows.day_names(days) for days in ([1, 2, 3], [0, 1, 3], WEEK)] == ["Tue to Thu", "Mon, Tue, Thu", "every day"]
     assert str(window("22:00", "06:00", days=[4, 5])) == "Fri, Sat 22:00 to 06:00, Europe/Berlin"
 
 
