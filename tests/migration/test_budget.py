@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 from django.db import connections
+from django.db.models.functions import Now
 
 from migration import attempts, budget, chunks, drafts, leases, ledger, planning, runs, steps, tasks
+from migration.admin import read_budget
 from migration.crm import Crm
 from migration.doors import BrokenOff, translated
 from migration.models import Account, Event, ReadBudget, Run
@@ -40,6 +42,9 @@ def test_the_reason_is_said_in_words(settings):
     assert budget.reason_to_wait(ReadBudget(lag_seconds=15.2), 2) == (
         "2 workers are reading from the CRM, and no more than 2 may at once, as the replica is 15 s behind."
     )
+    said = [budget.reason_to_wait(ReadBudget(lag_seconds=lag), 4) for lag in (0.0, 0.9, 1.0)]
+    assert [each.partition("may at once")[2] for each in said] == [".", ".", ", as the replica is 1 s behind."]
+    assert budget.reason_to_wait(ReadBudget(), 1) == "" and budget.reason_to_wait(ReadBudget(most_readers=1), 1).startswith("1 worker is")
     assert budget.reason_to_wait(ReadBudget(lag_seconds=45.0), 0) == "The CRM's replica is 45 s behind; nothing is read from 30 s on."
     stopped = ReadBudget(stopped_at=NOON, stopped_by="ana", note="month end")
     assert budget.reason_to_wait(stopped, 0) == "Reading from the CRM is stopped by ana since 2026-03-02 12:00 UTC: month end."
@@ -59,6 +64,33 @@ def test_staff_stop_and_allow_with_an_event_each():
         ("reading stopped", "ben", "until Friday"),
         ("reading allowed", "ben", "2 chunks at once: over"),
     ]
+
+
+def test_a_stop_without_a_note_says_so_once():
+    for _ in range(2):
+        budget.stop(by="ana", note="", now=NOON)
+    budget.stop(by="ben", note="month end", now=NOON)
+    budget.stop(by="ben", note="", now=NOON)
+    assert [*Event.objects.order_by("id").values_list("sentence", flat=True)] == ["no reason given", "month end"]
+    assert (budget.current().stopped_by, budget.current().note) == ("ana", "month end")
+
+
+@pytest.mark.parametrize(("text", "number"), [("", None), ("1", 1), ("1000", 1000)])
+def test_how_many_may_read_is_a_whole_number(text, number):
+    assert read_budget.readers(text) == number
+
+
+@pytest.mark.parametrize("text", ["0", "1001", "-1", "1.5", "many", "٣", "9" * 30])
+def test_and_nothing_else(text):
+    with pytest.raises(runs.Refused, match="a whole number from 1 to 1000, or nothing"):
+        read_budget.readers(text)
+
+
+def test_the_replica_is_looked_at_every_five_seconds_by_whoever_comes():
+    assert budget.is_due(), "nobody ever looked"
+    for ago, due in ((4, False), (5.1, True), (-3, False)):
+        ReadBudget.objects.update(looked_at=Now() - timedelta(seconds=ago))
+        assert budget.is_due() == due
 
 
 def test_a_worker_whose_clock_is_ahead_keeps_nobody_from_looking_at_the_replica(monkeypatch):
@@ -109,6 +141,10 @@ def test_a_chunk_that_was_broken_off_is_halved(settings):
     assert (budget.current().chunk_audits, budget.most_audits()) == (4_000, 6_000)
     budget.adapt(4_000, 0.1)
     assert budget.current().chunk_audits == 8_000, "however quick, twice as large at most"
+    budget.shrink(2_000)
+    assert budget.current().chunk_audits == 1_000
+    budget.shrink(8_000)
+    assert budget.current().chunk_audits == 500, "one that was cut before the others were made smaller"
 
 
 def test_what_a_smaller_chunk_would_spare_is_told_apart_from_other_outages():

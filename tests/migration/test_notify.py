@@ -297,6 +297,27 @@ def test_one_whose_last_attempt_nobody_ended_is_given_up_too(hook):
     assert Event.objects.get(kind="notification given up").sentence.endswith("nobody knows whether the last one arrived.")
 
 
+@pytest.mark.django_db
+def test_one_that_is_being_tried_for_the_last_time_is_not_given_up_yet(hook):
+    ended()
+    Notification.objects.update(attempts=notify.MOST_ATTEMPTS, not_before=NOON + MINUTE)
+    assert notify.due(now=NOON) == []
+    assert Notification.objects.get().state == WAITING
+
+
+@pytest.mark.django_db
+def test_what_is_sent_or_waits_for_its_pause_takes_no_place_from_what_is_due(hook, monkeypatch):
+    """A tick sends so many at most, the oldest first: in a year, all of these would be sent ones."""
+    monkeypatch.setattr(notify, "MOST_AT_ONCE", 2)
+    for _ in range(6):
+        ended()
+    sent, given_up, pausing, *waiting = Notification.objects.order_by("pk")
+    for each, fields in ((sent, {"state": SENT}), (given_up, {"state": GIVEN_UP}), (pausing, {"not_before": NOON + MINUTE})):
+        Notification.objects.filter(pk=each.pk).update(**fields)
+    assert notify.due(now=NOON) == [each.pk for each in waiting[:2]]
+    assert notify.due(now=NOON + MINUTE) == [pausing.pk, waiting[0].pk]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_two_workers_with_one_message_send_it_once(hook):
     hook.wait = 0.3

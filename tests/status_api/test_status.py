@@ -157,6 +157,9 @@ def test_no_eta(known):
 
 def test_the_eta_of_what_is_scheduled_is_its_window():
     assert told(summary(**WINDOW)).eta == Window(NOON - HOUR, NOON + HOUR)
+    begun = told(summary(RunState.RUNNING, **WINDOW)).eta
+    assert begun == told(summary(RunState.RUNNING)).eta is not None, "once it has begun, by its own pace"
+    assert [told(summary(state, **WINDOW)).eta for state in (RunState.PLANNED, RunState.PAUSED, RunState.SUCCEEDED)] == [None] * 3
 
 
 def test_the_eta_keeps_still_between_two_chunks_and_is_never_past():
