@@ -200,6 +200,29 @@ def test_signing_the_same_evidence_again_is_refused(people, account):
     assert SignOff.objects.count() == 1
 
 
+def test_newer_evidence_is_signed_anew_though_the_old_signature_stands_and_then_counts_from_there(people, account):
+    """Nobody has to wait for it to run out, and for production to be paused."""
+    found("C", account)
+    sign("C", "CDP", people["CDP"], account)
+    found("C", account, now=NOON + timedelta(days=20))
+    assert is_open("C", account, now=NOON + timedelta(days=20))
+    sign("C", "CDP", people["CDP"], account, now=NOON + timedelta(days=20))
+    assert is_open("C", account, now=NOON + timedelta(days=49))
+    assert not is_open("C", account, now=NOON + timedelta(days=50))
+
+
+def test_what_was_measured_elsewhere_meanwhile_has_to_be_measured_here_again(people, account, settings):
+    found("C", account)
+    sign("C", "CDP", people["CDP"], account)
+    here, settings.CDP_DATABASE_URL = settings.CDP_DATABASE_URL, "postgresql://other:secret@elsewhere:5432/cdp"
+    found("C", account, now=LATER)
+    settings.CDP_DATABASE_URL = here
+    [group] = standing.of("C", account, now=LATER).groups
+    assert (group.state, "CDP_DATABASE_URL was " in group.why, "elsewhere" in group.why) == (State.LAPSED, True, True)
+    found("C", account, now=LATER)
+    assert is_open("C", account, now=LATER)
+
+
 def test_a_note_is_needed(people, account):
     found("C", account)
     assert "A note is needed" in refusal("C", "CDP", people["CDP"], account, note=" \n ")

@@ -298,6 +298,14 @@ def test_one_whose_last_attempt_nobody_ended_is_given_up_too(hook):
 
 
 @pytest.mark.django_db
+def test_the_others_are_not_given_up_with_it(hook):
+    spent, other = (ended(), ended())
+    Notification.objects.filter(run=spent).update(attempts=notify.MOST_ATTEMPTS)
+    assert notify.due(now=NOON) == [Notification.objects.get(run=other).pk]
+    assert Notification.objects.get(run=other).state == WAITING
+
+
+@pytest.mark.django_db
 def test_one_that_is_being_tried_for_the_last_time_is_not_given_up_yet(hook):
     ended()
     Notification.objects.update(attempts=notify.MOST_ATTEMPTS, not_before=NOON + MINUTE)
