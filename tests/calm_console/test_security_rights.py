@@ -71,6 +71,29 @@ OWN = {"login", "logout", "password_change", "password-again"}
 STOCK = ("changelist", "add", "history", "delete", "change", "password_change")
 
 
+NEEDS = {
+    **{f"migration_run_{act}": "migration.change_run" for act in ("pause", "resume", "cancel", "retry", "force")},
+    **{f"migration_run_{act}": "migration.withdraw_run" for act in ("withdraw", "abandon")},
+    **{f"migration_mappingdraft_{act}": "migration.change_mappingdraft" for act in ("start", "edit", "count", "import")},
+    **{f"migration_mappingdraft_{act}": "migration.view_mappingdraft" for act in ("export", "document")},
+    **{f"migration_quarantinedcandidate_{act}": "migration.change_quarantinedcandidate" for act in ("retry", "waive")},
+    "migration_run_stale": "migration.remove_stalerow",
+    "migration_mappingdraft_publish": "migration.add_mappingrevision",
+    "migration_namecollision_decide": "migration.change_namecollision",
+    "migration_account_watermark": "migration.add_setwatermark",
+    "migration_batch_act": "migration.change_batch",
+    "migration_batch_plan": "migration.add_batch",
+    "migration_readbudget_set": "migration.change_readbudget",
+    "gates_gate_measure": "gates.add_evidence",
+    "gates_gate_decide": "gates.add_signoff",
+    "gates_gate_days": "gates.change_gate",
+    "plan": "migration.add_run",
+    "pack": "gates.view_evidence",
+    "badge-gallery": "migration.view_run",
+    "badge-sample": "migration.view_run",
+}
+
+
 def member(group: str) -> Client:
     user = User.objects.create_user(f"of {group}", is_staff=True)
     user.groups.set([Group.objects.get(name=group)])
@@ -193,6 +216,27 @@ def test_each_group_does_what_it_should_and_nothing_else(records, group):
             allowed.add(name)
     assert allowed - SEEING == ACTS[group]
     assert allowed >= SEEING
+
+
+def test_every_other_permission_together_does_not_do_what_one_is_for(records):
+    """Asked with GET and sent with POST: a form that is hidden can still be sent."""
+    assert NEEDS.keys() == acting()
+    user = User.objects.create_user("nearly all", is_staff=True)
+    client = Client()
+    client.force_login(user)
+    factories.password_typed(client)
+    everything = Permission.objects.filter(content_type__app_label__in=("migration", "gates")).select_related("content_type")
+    before, wrong = state(), []
+    for needed in sorted({*NEEDS.values()}):
+        user.user_permissions.set([p for p in everything if f"{p.content_type.app_label}.{p.codename}" != needed])
+        for name in (name for name, permission in NEEDS.items() if permission == needed):
+            there = address(named()[name], records)
+            seen, sent = client.get(there), client.post(there, {"note": "x", "reason": "x", "group": "CDP"})
+            if seen.status_code not in (302, 403) or sent.status_code != 403:
+                wrong.append((name, needed, seen.status_code, sent.status_code))
+    user.user_permissions.clear()
+    assert wrong == []
+    assert state() == before
 
 
 def test_nobody_adds_changes_or_removes_records_people_or_groups(records):

@@ -298,6 +298,20 @@ def test_one_whose_last_attempt_nobody_ended_is_given_up_too(hook):
 
 
 @pytest.mark.django_db
+def test_what_is_sent_is_one_message_and_the_others_still_wait(hook):
+    ended(), ended()
+    first, second = Notification.objects.order_by("pk")
+    hook.status = 503
+    notify.send(first.pk, now=NOON)
+    hook.status = 204
+    notify.send(first.pk, now=NOON + MINUTE)
+    told = Notification.objects.order_by("pk").values_list("state", "error", "attempts")
+    assert [*told] == [(SENT, "", 2), (WAITING, "", 0)]
+    notify.send(second.pk, now=NOON)
+    assert len(hook.asked) == 3
+
+
+@pytest.mark.django_db
 def test_the_others_are_not_given_up_with_it(hook):
     spent, other = (ended(), ended())
     Notification.objects.filter(run=spent).update(attempts=notify.MOST_ATTEMPTS)
