@@ -69,6 +69,7 @@ class Row:
     deal: int | None = None
     person: int | None = None
     since: int | None = None  # the audit that linked the two
+    gone: bool = False  # destroyed; what was known of it still is, for an update that another writer had under way meanwhile
 
 
 def replay(audits: Iterable[JoinAudit], deal_attribute: dict[str, str], other_attribute: dict[str, str]) -> History:
@@ -91,7 +92,8 @@ def row_of(audit: JoinAudit, rows: dict[str, Row], deal_attribute: dict[str, str
     """The audit's row. Where its class is new to this id, a row that an earlier class told and that agrees with it is the same, renamed."""
     if audit.class_name not in rows:
         ends = Ends(audit, deal_attribute[audit.class_name], other_attribute[audit.class_name])
-        former = None if audit.action == "create" else next((name for name, row in rows.items() if ends.agree_with(row, audit)), None)
+        agreeing = (name for name, row in rows.items() if not row.gone and ends.agree_with(row, audit))
+        former = None if audit.action == "create" else next(agreeing, None)
         rows[audit.class_name] = rows.pop(former) if former else Row()
     return rows[audit.class_name]
 
@@ -160,7 +162,7 @@ def destroyed(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
         history.startless.append(audit.audit_id)
     deal, person = known(ends.deal_after, row.deal, audit.deal_hint), known(ends.person_after, row.person)
     close(row, audit.audit_id, history)
-    row.deal = row.person = row.since = None
+    row.deal, row.person, row.gone = deal, person, True
     concern(audit, person, deal, "", history)
     belongs(audit, [deal], person, history)
 
@@ -177,7 +179,7 @@ def known(*values: int | None) -> int | None:
 
 
 def begin(row: Row, audit_id: int) -> None:
-    row.since = audit_id if row.deal is not None and row.person is not None else None
+    row.since, row.gone = audit_id if row.deal is not None and row.person is not None else None, False
 
 
 def close(row: Row, audit_id: int | None, history: History) -> None:

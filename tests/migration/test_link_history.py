@@ -347,6 +347,19 @@ def test_a_destroy_whose_start_nobody_tells_is_counted_and_still_concerns_its_co
     assert (found.links, found.startless, found.concerns) == ([], [9], [Concern(1, 9, "", 7)])
 
 
+def test_an_update_of_another_writer_after_the_destroy_concerns_the_contact_that_the_row_had_and_links_nobody():
+    found = history([create(1), destroy(2), update(3, hint=7, **{ROLE: [None, "x"]}), destroy(4, None, None)])
+    assert found.links == [Link(1, 7, 1, 2)]
+    assert found.concerns == [Concern(1, audit, "", 7) for audit in (1, 2, 3, 4)]
+    assert (found.contactless, found.startless) == ([], [4])
+
+
+def test_a_destroyed_row_does_not_go_on_as_another_classs():
+    found = history([create(1, name=OLD_NAME), destroy(2, name=OLD_NAME), update(3, hint=7, **{ROLE: [None, "x"]})])
+    assert found.links == [Link(1, 7, 1, 2)]
+    assert (found.concerns, found.contactless) == ([Concern(1, 1, "", 7), Concern(1, 2, "", 7)], [3])
+
+
 @pytest.mark.parametrize(
     "values", [None, {}, {PERSON: None}, {PERSON: "x"}, {PERSON: True}, {PERSON: 1.5}, {PERSON: 2**63}, {PERSON: [1, 2]}]
 )
