@@ -142,15 +142,15 @@ def created(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
 
 
 def updated(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
-    old_deal = ends.deal_before if ends.deal_moved else row.deal
     new_deal = ends.deal_after if ends.deal_moved else known(ends.deal_after, row.deal, audit.deal_hint)
+    old_deal = ends.deal_before if ends.deal_moved else known(row.deal, new_deal)
     new_person = ends.person_after if ends.person_moved else known(ends.person_after, row.person)
     if ends.deal_moved or ends.person_moved or (new_deal, new_person) != (row.deal, row.person):
         close(row, audit.audit_id, history)
         row.deal, row.person = new_deal, new_person
         begin(row, audit.audit_id)
     if ends.person_moved:
-        concern(audit, ends.person_before, old_deal or new_deal, CONTACT_OLD, history, quiet=new_person is not None)
+        concern(audit, ends.person_before, old_deal, CONTACT_OLD, history, quiet=new_person is not None)
         concern(audit, new_person, new_deal, CONTACT_NEW, history, quiet=ends.person_before is not None)
     else:
         concern(audit, new_person, new_deal, DEAL_MOVED if ends.deal_moved else "", history)

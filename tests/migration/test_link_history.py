@@ -316,6 +316,12 @@ def test_both_ends_changed_at_once_is_an_unlink_and_a_link():
     assert found.concerns[1:] == [Concern(1, 2, "contact_old", 7), Concern(2, 2, "contact_new", 8)]
 
 
+@pytest.mark.parametrize("before", [None, 0])
+def test_the_old_contact_is_unlinked_from_the_deal_before_whatever_its_id_and_from_none_where_there_was_none(before):
+    found = history([create(1, deal=before), update(2, **{PERSON: [1, 2], DEAL: [before, 8]})])
+    assert found.concerns[1:] == [Concern(1, 2, "contact_old", before), Concern(2, 2, "contact_new", 8)]
+
+
 @pytest.mark.parametrize("pair", [[1, 1], ["1", 1], [1, "1"]])
 def test_a_pair_that_changes_nothing_moves_nothing(pair):
     found = history([create(1), update(2, **{PERSON: pair})])
