@@ -11,6 +11,7 @@ from psycopg import sql
 from migration import copytext
 from migration.crm import Shape
 from migration.mapping import Mapping, Role
+from migration.pipeline import changes
 from migration.pipeline.problems import NOTHING_CHANGED, Problem, Unreadable
 from migration.pipeline.queries import Selection, by_audit, by_contact, by_deal, query, sampled
 from migration.pipeline.reading import Reader, UnstorableText, changes_reader
@@ -33,7 +34,7 @@ def extract(
     def read(source: sql.Composed) -> Generator[Candidate]:
         with connection.cursor().copy(query(shape, mapping, source, watermark)) as copy:
             for row in copy:
-                yield candidate(bytes(row[:-1]).split(b"\t"), classes, reader)
+                yield candidate(bytes(row[:-1]).split(b"\t"), classes, reader, mapping)
 
     if selection.pairs is not None:
         deals = {str(deal).encode(): spans for deal, spans in links.by_deal.items()}
@@ -71,7 +72,7 @@ def for_each(found: Candidate, concerned: list[Joined]) -> Iterator[Candidate]:
         yield found
 
 
-def candidate(fields: list[bytes], classes: dict[bytes, tuple[str, Role]], reader: Reader) -> Candidate:
+def candidate(fields: list[bytes], classes: dict[bytes, tuple[str, Role]], reader: Reader, mapping: Mapping) -> Candidate:
     """One row of `query` as a Candidate, with what the row alone decides: skipped, time_missing, changes_unreadable, changes_unstorable."""
     person, audit, class_name, record, user_type, user_id, username, action, occurred, beyond, request, comment, raw = fields
     name, role = classes[class_name]
@@ -87,7 +88,18 @@ def candidate(fields: list[bytes], classes: dict[bytes, tuple[str, Role]], reade
     except Unreadable as error:
         found.problem = Problem(Reason.CHANGES_UNREADABLE, str(error))
     except UnstorableText as error:
-        found.problem = Problem(Reason.CHANGES_UNSTORABLE, str(error))
+        if storable_without_secrets(error.text, mapping):
+            found.changes = copytext.write(error.text)
+        else:
+            found.problem = Problem(Reason.CHANGES_UNSTORABLE, str(error))
     if occurred == copytext.NULL:
         found.problem = Problem(Reason.TIME_MISSING)
     return found
+
+
+def storable_without_secrets(text: str, mapping: Mapping) -> bool:
+    """Whether what jsonb would refuse is in secrets alone, which stay behind."""
+    try:
+        return not changes.has_unstorable_escape(changes.without(text, mapping.is_secret))
+    except (ValueError, LookupError, RecursionError):  # no JSON after all, or so deep that no secret can be taken out
+        return False
