@@ -1,6 +1,7 @@
 """Plans a batch: what was asked for is checked as a whole, and refused in sentences that name what is wrong."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -90,7 +91,7 @@ def account_problems(accounts: list[Account]) -> list[str]:
     if not accounts:
         return ["Name at least one account."]
     ids = [account.crm_organization_id for account in accounts]
-    twice = sorted({each for each in ids if ids.count(each) > 1}) if len(set(ids)) < len(ids) else []
+    twice = sorted(each for each, times in Counter(ids).items() if times > 1)
     found = [f"Named twice: {listed(twice)}."] if twice else []
     if gone := [account.crm_organization_id for account in accounts if account.gone]:
         found.append(f"No longer in the CDP: {listed(gone)}.")
@@ -108,8 +109,8 @@ def accounts_of(text: str) -> list[Account]:
     Raises Refused naming what is no id, and the ids that no account has.
     """
     words = [word for word in re.split(r"[\s,;]+", text) if word]
-    wrong = [word for word in words if not (word.isascii() and word.isdecimal() and len(word) <= LONGEST_ID)]
-    numbers = [int(word) for word in words if word not in wrong]
+    wrong = [word for word in words if not is_id(word)]
+    numbers = [int(word) for word in words if is_id(word)]
     found = Account.objects.filter(crm_organization_id__in=numbers).order_by("-gone")  # the one that is there comes last, and stays
     known = {account.crm_organization_id: account for account in found}
     unknown = [number for number in dict.fromkeys(numbers) if number not in known]
@@ -119,6 +120,10 @@ def accounts_of(text: str) -> list[Account]:
     if said:
         raise Refused(" ".join(said))
     return [known[number] for number in numbers]
+
+
+def is_id(word: str) -> bool:
+    return word.isascii() and word.isdecimal() and len(word) <= LONGEST_ID
 
 
 def listed(values: list) -> str:

@@ -150,7 +150,8 @@ class Paces:
         """
         known = (self.dry_run or self.production) if mode == RunMode.DRY_RUN else (self.production or self.dry_run)
         away = [abs(math.log(size / max(candidates, 1))) for size, _ in known]
-        return [pace for pace, distance in zip(known, away, strict=True) if distance <= min(away) + math.log(2)][:SIMILAR_RUNS]
+        farthest = min(away, default=0) + math.log(2)
+        return [pace for pace, distance in zip(known, away, strict=True) if distance <= farthest][:SIMILAR_RUNS]
 
     def takes(self, mode: RunMode, candidates: int | None) -> timedelta | None:
         """By the median, so that one which was paused for a night does not count for much; None where nothing is known."""

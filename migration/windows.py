@@ -8,7 +8,7 @@ comes twice counts the first time. So a window lies as its zone's clocks show it
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -110,6 +110,7 @@ def single_openings(window: Window, first: date) -> Iterator[Opening]:
                 yield Opening(start, end)
 
 
+@lru_cache(maxsize=10_000)  # a batch of thousands of accounts asks for the same days over and over
 def resolved(day: date, at: time, zone: ZoneInfo) -> datetime:
     """The moment, in UTC, at which the zone's clocks show this time: the first of two, or where it is skipped that of the change."""
     local = datetime.combine(day, at, zone)

@@ -92,7 +92,8 @@ class PlanForm(forms.Form):
     def with_found(cls, sent: QueryDict) -> tuple["PlanForm", str]:
         """The form as it was sent, its list longer by the accounts that were searched for; and how many those are."""
         listed, found = sent.get("accounts", "").rstrip(), searched(sent.get("find", ""))
-        new = [str(number) for number in found if str(number) not in listed.split()]
+        named = {*listed.split()}
+        new = [str(number) for number in found if str(number) not in named]
         shown = {name: sent.getlist(name) if name == "days" else sent.get(name) for name in cls.base_fields}
         more = f"; there are more than {MOST_FOUND}, so search for less" if len(found) == MOST_FOUND else ""
         form = cls(initial=shown | {"accounts": "\n".join(filter(None, [listed, *new]))})
@@ -104,8 +105,7 @@ def searched(text: str) -> list[int]:
     word = text.replace("\0", "").strip()
     if not word:
         return []
-    is_id = word.isascii() and word.isdecimal() and len(word) <= batch_plans.LONGEST_ID
-    wanted = Q(name__icontains=word) | (Q(crm_organization_id=int(word)) if is_id else Q())
+    wanted = Q(name__icontains=word) | (Q(crm_organization_id=int(word)) if batch_plans.is_id(word) else Q())
     return list(Account.objects.filter(wanted, gone=False).values_list("crm_organization_id", flat=True)[:MOST_FOUND])
 
 

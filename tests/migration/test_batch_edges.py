@@ -1,16 +1,19 @@
-"""Batches at their edges: accounts that are in another batch by now, days at the calendar's ends."""
+"""Batches at their edges: accounts that are in another batch by now, days at the calendar's ends, thousands of accounts."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 from django.urls import reverse
 
-from migration import batch_plans, batches, beats
+from migration import batch_plans, batches, beats, forecast
 from migration.batch_plans import Plan
 from migration.models import Batch, BatchItem, Event
 from migration.runs import Refused
-from migration.states import BatchState, ItemState
+from migration.states import AtClose, BatchState, ItemState, RunMode
 from tests import factories
 from tests.factories import NOON
 from tests.migration.test_batches import ALWAYS, NIGHT, NIGHTS, NOWHERE
@@ -72,3 +75,43 @@ def test_one_at_the_ends_of_the_range_is_shown_and_looked_at_by_the_tick(client,
     client.force_login(factories.superuser())
     assert client.get(reverse("admin:migration_batch_change", args=[batch.pk])).status_code == 200
     assert len(beats.advance(now=NIGHT)) == (day < NIGHT.date())
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Of this process's own time, so that others on the machine do not count."""
+    began = time.process_time()
+    yield
+    assert time.process_time() - began < seconds
+
+
+def test_what_thousands_of_accounts_take_is_reckoned_in_seconds():
+    """The page on which a batch is planned asks it of each account, and so does the tick that announces it."""
+    recent = tuple((size, 100.0) for size in range(1000, 1000 + forecast.RECENT_RUNS))
+    known = forecast.Paces(recent, recent)
+    with within(2):
+        takes = [known.takes(RunMode.PRODUCTION, number) for number in range(1, batch_plans.MOST_ACCOUNTS + 1)]
+    assert takes[:2] == [timedelta(seconds=0.01), timedelta(seconds=0.02)]
+    terms = forecast.Terms(NIGHTS, 2, 1, AtClose.PAUSE)
+    with within(2):
+        places = forecast.places([timedelta(minutes=7)] * batch_plans.MOST_ACCOUNTS, terms, now=NOON)
+    assert all(place.end for place in places)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("\n".join(f"{number} PT-{number}" for number in range(1, 30_001)), r"No CRM organisation ids: 'PT-1', .* and 29990 more"),
+        ("\n".join(map(str, [*range(1, 30_001), 1])), "No account has these CRM organisation ids: 1, .* and 29990 more"),
+    ],
+)
+def test_a_whole_sheet_that_is_pasted_is_read_in_a_moment(text, says):
+    with within(2), pytest.raises(Refused, match=says):
+        batch_plans.accounts_of(text)
+
+
+def test_accounts_named_twice_among_many_are_named():
+    accounts = [factories.account() for _ in range(3)]
+    assert batch_plans.account_problems([*accounts, accounts[1], accounts[1]]) == [f"Named twice: {accounts[1].crm_organization_id}."]
+    with within(2):
+        assert len(batch_plans.account_problems(accounts[:1] * 20_000)) == 2
