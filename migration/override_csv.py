@@ -7,6 +7,7 @@ since an empty cell means "not given". The value that a category override looks 
 import csv
 import io
 import json
+import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -22,6 +23,7 @@ COLUMNS = {
 NUMBERS = {"account", "priority"}
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 BYTE_ORDER_MARK = "\ufeff"
+SPREADSHEETS_BOOLEANS = {"TRUE": "true", "FALSE": "false"}  # as they give back what they take for one
 
 
 class CsvError(ValueError):
@@ -101,28 +103,23 @@ def place_problems(document: dict[str, Any], kind: str, rows: list[Row]) -> list
         mappings.digest_of_new(document)
     except MappingError as error:
         left: list[str] = []
+        place = re.compile(rf"{kind}\[([0-9]+)\]")
         for problem in error.problems:
-            row = next((row for at, row in enumerate(rows) if problem.startswith((f"{kind}[{at}]:", f"{kind}[{at}]."))), None)
-            named = in_lines(problem, kind, rows)
-            (row.problems if row else left).append(named)
+            its = place.match(problem)
+            named = place.sub(lambda at: f"line {rows[int(at[1])].line}" if int(at[1]) < len(rows) else at[0], problem)
+            (rows[int(its[1])].problems if its else left).append(named)
         return left
     return []
 
 
-def in_lines(problem: str, kind: str, rows: list[Row]) -> str:
-    """The problem with the file's line numbers in the place of list positions."""
-    for at, row in reversed(list(enumerate(rows))):
-        problem = problem.replace(f"{kind}[{at}]", f"line {row.line}")
-    return problem
-
-
 def read(text: str, kind: str) -> list[Row]:
-    columns = COLUMNS[kind]
-    reader = csv.reader(io.StringIO(text.removeprefix(BYTE_ORDER_MARK), newline=""), strict=True)
+    columns, text = COLUMNS[kind], text.removeprefix(BYTE_ORDER_MARK)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter_of(text))
     try:
         header = next(reader, [])
         if tuple(header) != columns:
-            raise CsvError(f"The first line must name the columns {', '.join(columns)}.")
+            found = f"it is {', '.join(header)[:200]!r}" if any(header) else "it is empty"
+            raise CsvError(f"The first line must name the columns {', '.join(columns)}; {found}.")
         rows = []
         for cells in reader:
             if any(cells):
@@ -130,6 +127,12 @@ def read(text: str, kind: str) -> list[Row]:
     except csv.Error as error:
         raise CsvError(f"Line {reader.line_num} is not CSV: {error}.") from error
     return rows
+
+
+def delimiter_of(text: str) -> str:
+    """What stands between the names of the columns: where a comma separates decimals, spreadsheets write semicolons."""
+    first = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    return max(",;\t", key=first.count)
 
 
 def row_of(line: int, cells: list[str], columns: tuple[str, ...]) -> Row:
@@ -150,7 +153,7 @@ def value_into(values: dict[str, Any], column: str, text: str) -> None:
     plain = text[1:] if text.startswith("'") else text
     if column == "to":
         if text:
-            values[column] = read_json(plain)
+            values[column] = read_json(SPREADSHEETS_BOOLEANS.get(plain, plain))
     elif not text:
         values[column] = None
     elif column in NUMBERS:

@@ -1,7 +1,6 @@
 """Overrides that come as CSV: from the file, or from the preview that is confirmed. Nothing is kept between the two but in the page."""
 
 import base64
-import binascii
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +73,7 @@ def uploaded(request: HttpRequest) -> bytes:
 def confirmed(encoded: str) -> bytes:
     try:
         return base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and so is what letters beyond ASCII raise
         raise Refused("The preview did not come back whole: choose the file again.") from None
 
 

@@ -594,6 +594,8 @@ def test_a_wrong_csv_is_shown_by_line_and_cannot_be_confirmed(staff):
     staff.post(url(f"{DRAFT}_import", draft.pk, "category_overrides"), forged)
     draft.refresh_from_db()
     assert draft.edited_at == NOON
+    broken = staff.post(url(f"{DRAFT}_import", draft.pk, "category_overrides"), {"file": "é", "confirm": "1"})
+    assert "The preview did not come back whole" in text(broken.content.decode())
 
 
 @pytest.mark.parametrize(

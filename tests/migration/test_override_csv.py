@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from decimal import Decimal
 
 import pytest
@@ -118,6 +119,40 @@ def test_overlaps_and_bad_cells_name_their_lines():
     assert any("account: must be a whole number" in p for p in preview.rows[2].problems)
     assert any("to: must be JSON" in p for p in preview.rows[2].problems)
     assert "line 5 has 2 cells, not 7" in preview.rows[3].problems[0]
+
+
+def test_thousands_of_wrong_lines_are_named_in_seconds():
+    """A file of the most bytes that the page takes, each line of which overlaps the first."""
+    header = ",".join(override_csv.COLUMNS["category_overrides"])
+    lines = [f",Crm::Note,update,category_overrides[{number + 90_000}],true,note/pinned,1" for number in range(12_000)]
+    began = time.process_time()
+    preview = override_csv.preview("\r\n".join([header, *lines]), "category_overrides", BASE)
+    assert time.process_time() - began < 5
+    says = "overlaps line 2 with equal priority 1; give one of them another priority."
+    assert [row.problems for row in preview.rows] == [[], *([f"line {number}: {says}"] for number in range(3, 12_002))]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_what_spreadsheets_make_of_a_file_is_read(delimiter):
+    """Semicolons where a comma separates decimals, and booleans in capitals."""
+    header = delimiter.join(override_csv.COLUMNS["category_overrides"])
+    line = delimiter.join(["2", "Crm::Note", "update", "is_pinned", "TRUE", "note/pinned", "1"])
+    preview = override_csv.preview(f"\ufeff{header}\r\n{line}\r\n", "category_overrides", BASE)
+    values = {
+        "account": 2,
+        "class": "Crm::Note",
+        "action": "update",
+        "attribute": "is_pinned",
+        "to": True,
+        "category": "note/pinned",
+        "priority": 1,
+    }
+    assert preview.sound and [row.values for row in preview.rows] == [values]
+
+
+def test_a_wrong_first_line_is_told_as_it_is():
+    with pytest.raises(override_csv.CsvError, match=r"must name the columns account, .*, priority; it is 'Account, class'"):
+        override_csv.preview("Account,class\r\n", "category_overrides", BASE)
 
 
 @pytest.mark.parametrize("text", ["", "a,b\r\n", 'account,"class'])
