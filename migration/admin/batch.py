@@ -12,7 +12,7 @@ from migration.admin import batch_report, filters
 from migration.admin.batch_form import PlanForm, zone_names
 from migration.admin.display import NOTHING, moment, number, pill, visible
 from migration.admin.records import whole
-from migration.admin.work import WorkAdmin
+from migration.admin.work import WorkAdmin, check_stop_seen, last_stop
 from migration.batch_plans import window_of
 from migration.models import Batch, BatchItem
 from migration.runs import Busy, Refused
@@ -101,6 +101,7 @@ class BatchAdmin(WorkAdmin):
         context = {
             "verb": verb,
             "fits": Verb(verb) in batches.possible(batch),
+            "stop": last_stop(batch),
             "under_way": [item for item in items if batch_limits.is_under_way(item)],
             "undone": [item for item in items if item.state in (ItemState.FAILED, ItemState.REFUSED, ItemState.CANCELLED)],
             "waiting": sum(item.state == ItemState.WAITING for item in items),
@@ -112,6 +113,8 @@ class BatchAdmin(WorkAdmin):
         if verb == Verb.PAUSE:
             batches.pause(batch, by=by, now=now)
         elif verb == Verb.RESUME:
+            if verb in batches.possible(batch):
+                check_stop_seen(request, batch)
             batches.resume(batch, by=by, now=now, again="again" in request.POST)
         else:
             batches.cancel(batch, by=by, now=now, end_runs=request.POST.get("runs") == "end")

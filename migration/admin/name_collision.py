@@ -1,6 +1,7 @@
 from typing import Any
 
 from django.contrib import admin
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
@@ -51,7 +52,11 @@ class NameCollisionAdmin(WorkAdmin):
         collision, audit, note = self.found(request, pk), request.POST.get("audit", ""), note_of(request)
         try:
             chosen = int(audit) if audit.isascii() and audit.isdecimal() and len(audit) < 20 else -1
-            decisions.decide_name(collision, chosen, by=request.user.get_username(), note=note, now=timezone.now())
+            with transaction.atomic():
+                collision = NameCollision.objects.select_for_update(of=("self",)).get(pk=pk)
+                if not is_decided_so(collision, chosen, request.user.get_username(), note):
+                    check_seen(request, collision)
+                    decisions.decide_name(collision, chosen, by=request.user.get_username(), note=note, now=timezone.now())
         except Refused as error:
             again = self.choices(request, collision) | {"chosen": audit, "note": note, "problem": str(error)}
             return self.page(request, "namecollision/decide.html", "Decide", **again | {"original": collision})
@@ -61,7 +66,7 @@ class NameCollisionAdmin(WorkAdmin):
         """What the form of the decision shows."""
         names = [{"audit": str(audit), "name": name, "is_decided": name == collision.decided_name} for audit, name in collision.candidates]
         decided = next((each["audit"] for each in names if each["is_decided"]), "")
-        return {"names": names, "chosen": decided, "note": "", "may_decide": self.may_work(request)}
+        return {"names": names, "chosen": decided, "note": "", "may_decide": self.may_work(request), "seen": as_shown(collision)}
 
     @admin.display(description="record", ordering="record_id")
     def record(self, collision: NameCollision) -> str:
@@ -94,3 +99,23 @@ class NameCollisionAdmin(WorkAdmin):
     @admin.display(description="note")
     def shown_note(self, collision: NameCollision) -> str:
         return visible(collision.note) if collision.note else NOTHING
+
+
+def as_shown(collision: NameCollision) -> str:
+    """The decision that a page shows, for its form to carry."""
+    return collision.decided_at.isoformat() if collision.decided_at else ""
+
+
+def check_seen(request: HttpRequest, collision: NameCollision) -> None:
+    """Raise Refused where somebody decided after the form was shown."""
+    if request.POST.get("seen", as_shown(collision)) != as_shown(collision):
+        raise Refused(
+            f"{collision.decided_by} decided meanwhile that it was called {collision.decided_name!r}: {collision.note} "
+            "Nothing was stored: look at that, then decide anew if it is wrong."
+        )
+
+
+def is_decided_so(collision: NameCollision, audit: int, by: str, note: str) -> bool:
+    """Whether this person has just decided the same: the second of two clicks."""
+    names = dict(collision.candidates)
+    return audit in names and (collision.decided_name, collision.decided_by, collision.note) == (names[audit] or "", by, note)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from migration import control, leases, runs, stale, withdrawal
 from migration.admin import password_again
 from migration.admin.quarantine_work import asked
-from migration.admin.work import WorkAdmin, within_patience
+from migration.admin.work import WorkAdmin, check_stop_seen, last_stop, within_patience
 from migration.doors import Misconfigured, Outage
 from migration.models import Run
 from migration.runs import Busy, Refused
@@ -78,12 +78,15 @@ class RunControl(WorkAdmin):
         problem = ""
         if request.method == "POST":
             try:
+                if verb == Verb.RESUME and verb in runs.fitting(run):
+                    check_stop_seen(request, run)
                 control.act(verb, run, by=request.user.get_username(), now=timezone.now())
                 return self.acted(request, run)
             except NOT_DONE as error:
                 run.refresh_from_db()
                 problem = str(error)
         context = {"verb": verb, "effect": effect(verb, run), "is_possible": verb in runs.fitting(run), "problem": problem}
+        context |= {"stop": last_stop(run)}
         return self.page(request, "run/act.html", verb.capitalize(), original=run, **context)
 
     def withdraw(self, request: HttpRequest, pk: int) -> HttpResponse:

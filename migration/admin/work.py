@@ -16,7 +16,10 @@ from django.urls import URLPattern, path, reverse
 from migration.admin.display import visible_text
 from migration.admin.lost import NOT_SENT
 from migration.admin.records import RecordAdmin
+from migration.runs import Refused
 
+# What has a run or a batch stand still; a run that is pausing comes to be paused without another wish.
+STOPS = {"run": ("run pausing", "pause taken over"), "batch": ("batch paused", "batch stopped")}
 PATIENCE = 1.0  # seconds that a page waits for the broker; it shall answer within two
 
 View = Callable[..., HttpResponse]
@@ -78,6 +81,20 @@ class WorkAdmin(RecordAdmin):
 def note_of(request: HttpRequest) -> str:
     """The note that was typed, without white space around it and without the null character, which no table takes."""
     return request.POST.get("note", "").replace("\0", "").strip()
+
+
+def last_stop(record: Any) -> str:
+    """The newest wish that this run or batch stand still: the form to resume it carries it."""
+    kinds = STOPS[record._meta.model_name]
+    return str(record.events.filter(kind__in=kinds).order_by("-pk").values_list("pk", flat=True).first() or "")
+
+
+def check_stop_seen(request: HttpRequest, record: Any) -> None:
+    """Raise Refused where it was stopped after the form was shown: its reason would be overruled unseen."""
+    if request.POST.get("stop", last_stop(record)) != last_stop(record):
+        raise Refused(
+            f"{record} was resumed and stopped again since this page was opened, so nothing was done: look at the reason below first."
+        )
 
 
 def within_patience(send: Callable[[], bool]) -> bool:

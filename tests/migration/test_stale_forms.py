@@ -5,16 +5,18 @@ import copy
 import pytest
 from django.test import Client
 
-from migration import drafts, revisions
+from migration import batch_plans, batches, control, decisions, drafts, revisions, runs
 from migration import mapping as mappings
-from migration.models import MappingDraft, QuarantinedCandidate, Run, Waiver
+from migration.batch_plans import Plan
+from migration.models import Event, MappingDraft, NameCollision, QuarantinedCandidate, Run, Waiver
 from migration.pipeline import flow
-from migration.states import RunState
+from migration.states import BatchState, ChunkState, RunMode, RunState
 from tests import factories
 from tests.factories import NOON
 from tests.migration.conftest import mapping_document
-from tests.migration.test_admin import text
+from tests.migration.test_admin import page, text
 from tests.migration.test_admin_work import DRAFT, form_of, said, url
+from tests.migration.test_batches import ALWAYS
 
 pytestmark = pytest.mark.django_db
 
@@ -128,3 +130,63 @@ def test_a_form_that_does_not_say_what_it_showed_does_nothing(staff, name):
     form = {"run": run.pk, "reason": "time_missing", "note": "lost"}
     assert "does not name candidates" in said(staff, staff.post(url(f"migration_quarantinedcandidate_{name}"), form))
     assert not Waiver.objects.exists()
+
+
+# --- resuming, deciding ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_stopped_anew_is_not_resumed_by_an_older_page(staff, settings):
+    settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
+    run = factories.run(RunState.RUNNING, RunMode.DRY_RUN)
+    factories.chunk(run, ChunkState.PENDING)
+    runs.pause(run, by="ana", now=NOON)
+    address = url("migration_run_resume", run.pk)
+    form = form_of(staff, address)
+    control.resume(run, by="ana", now=NOON)
+    runs.pause(run, by="bob", now=NOON)
+    again = text(staff.post(address, form).content.decode())
+    assert "was resumed and stopped again since this page was opened, so nothing was done" in again and "bob" in again
+    run.refresh_from_db()
+    assert run.state == RunState.PAUSED
+    form = form_of(staff, address)
+    assert "is running" in said(staff, staff.post(address, form))
+    assert "is running" in said(staff, staff.post(address, form)), "the second of two clicks"
+
+
+def test_nor_is_a_batch_that_was_stopped_for_another_reason(staff, settings):
+    settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
+    factories.mapping()
+    batch = batch_plans.plan(Plan(name="x", accounts=[factories.account()], window=ALWAYS, canary=0), by="ana", now=NOON)
+    for state in (BatchState.RUNNING, BatchState.STOPPED):
+        batches.move(batch, state, by="tick", reason="Account 1 failed.", now=NOON)
+    address = url("migration_batch_act", batch.pk, "resume")
+    form = form_of(staff, address)
+    batches.resume(batch, by="ana", now=NOON)
+    batch.refresh_from_db()
+    batches.move(batch, BatchState.STOPPED, by="tick", reason="Half of account 2 is quarantined.", now=NOON)
+    again = text(staff.post(address, form).content.decode())
+    assert "was resumed and stopped again since this page was opened" in again and "Half of account 2 is quarantined." in again
+    batch.refresh_from_db()
+    assert batch.state == BatchState.STOPPED
+    staff.post(address, form_of(staff, address))
+    batch.refresh_from_db()
+    assert batch.state == BatchState.RUNNING
+
+
+def test_of_two_people_who_decide_on_a_name_the_second_sees_what_the_first_did(staff):
+    candidates = [[901, "Alpha"], [902, "Beta"]]
+    collision = NameCollision.objects.create(
+        account=factories.account(), role="deal", record_id=1, class_name="Crm::Deal", version=1, candidates=candidates, first_seen_at=NOON
+    )
+    shown, address = page(collision), url("migration_namecollision_decide", collision.pk)
+    form = form_of(staff, shown)
+    decisions.decide_name(collision, 901, by="ana", note="I asked them", now=NOON)
+    again = text(staff.post(address, form | {"audit": "902", "note": "as I saw it"}).content.decode())
+    assert "ana decided meanwhile that it was called 'Alpha': I asked them Nothing was stored" in again
+    collision.refresh_from_db()
+    assert (collision.decided_name, collision.decided_by) == ("Alpha", "ana")
+    sent = form_of(staff, shown) | {"audit": "902", "note": "they were wrong"}
+    for _ in range(2):
+        assert "The decision is stored." in said(staff, staff.post(address, sent))
+    told = list(Event.objects.filter(kind="name decided").order_by("pk").values_list("by", flat=True))
+    assert told == ["ana", "root"], "the second of two clicks changes nothing"
