@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.admin.views.main import ChangeList
+from django.core.paginator import Page, Paginator
 from django.db import models
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
@@ -23,6 +24,17 @@ def whole(text: str) -> int | None:
     return number if number is not None and number <= BIGINT else None
 
 
+class ByKeys(Paginator):
+    """Finds a page's keys first: what is joined, or reckoned for each row, would be so for all rows before the page too."""
+
+    object_list: models.QuerySet[Any]
+
+    def page(self, number: int | str) -> Page:
+        found: Any = super().page(number)
+        keys = list(found.object_list.values_list("pk", flat=True))
+        return Page(self.object_list.filter(pk__in=keys), found.number, self)
+
+
 class RecordAdmin(admin.ModelAdmin):
     """A table that only the console's own functions write. `search_fields` are searched for text, `number_fields` for whole numbers."""
 
@@ -32,6 +44,7 @@ class RecordAdmin(admin.ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # counting every choice of every filter reads the whole table
     list_per_page = 50
+    paginator = ByKeys
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

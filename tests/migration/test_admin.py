@@ -5,6 +5,7 @@ from datetime import timedelta
 from html import unescape
 
 import pytest
+from django.contrib import admin
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -199,6 +200,20 @@ def test_pages_cost_the_same_with_one_chunk_and_with_three(staff):
     grow(run)
     grow(run)
     assert [queries(staff, page(record)) for record in (run, run.account)] == with_one
+
+
+@pytest.mark.parametrize("model", [Account, Event])
+def test_a_page_far_down_joins_and_reckons_for_its_own_rows_only(staff, monkeypatch, model):
+    """The last page of 480,000 events took seven seconds."""
+    for _ in range(3):
+        family()
+    monkeypatch.setattr(admin.site.get_model_admin(model), "list_per_page", 1)
+    every = list(admin.site.get_model_admin(model).get_queryset(None).order_by(*model._meta.ordering).values_list("pk", flat=True))
+    with CaptureQueriesContext(connection) as captured:
+        pages = [staff.get(changelist(model, p=number)).context["cl"] for number in range(1, 4)]
+    assert [[record.pk for record in each.result_list] for each in pages] == [[pk] for pk in every[:3]]
+    skipping = [query["sql"] for query in captured if "OFFSET" in query["sql"]]
+    assert len(skipping) == 2 and not any("JOIN" in sql or "SELECT (" in sql or "JSON" in sql for sql in skipping)
 
 
 # --- hostile text ---------------------------------------------------------------------------------------------------
