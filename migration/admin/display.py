@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from django.db.models import Model
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -90,10 +91,13 @@ PILLS = {
 
 
 def visible(text: object) -> SafeString:
-    """Text of any origin as HTML: escaped, kept apart from the writing direction around it, and what cannot be seen shown as ⟨U+202E⟩."""
+    """Text of any origin as HTML: escaped, kept apart from the writing direction around it, and what cannot be seen shown as ⟨U+202E⟩.
+
+    What a record is called is ours to say, in English, whatever name it begins with: `شركة (organisation 12)` reads as it is written here.
+    """
     pieces = visible_pieces(str(text))
     shown = format_html_join("", "{}", ((format_html('<span class="unseen">{}</span>', p) if marked else p,) for p, marked in pieces))
-    return format_html("<bdi>{}</bdi>", shown)
+    return format_html('<bdi dir="ltr">{}</bdi>' if isinstance(text, Model) else "<bdi>{}</bdi>", shown)
 
 
 def visible_text(text: object) -> str:

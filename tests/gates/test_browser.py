@@ -14,7 +14,9 @@ from gates.models import SignOff
 from migration import batch_plans
 from migration.batch_plans import Plan
 from migration.models import Account
+from migration.states import RunState
 from migration.windows import Window
+from tests import factories
 from tests.chromium import chromium
 from tests.gates.conftest import member
 from tests.migration.conftest import (
@@ -173,6 +175,8 @@ def test_no_page_is_wider_than_a_phone(visit, console, scheme):  # noqa: F811 - 
     page = visit(user, viewport={"width": 400, "height": 800}, color_scheme=scheme)
     account = Account.objects.get(crm_organization_id=3)
     Account.objects.filter(pk=account.pk).update(name="Celebesproperti" * 10)
+    run = factories.run(RunState.RUNNING, account=account)
+    factories.event(run, by="Celebesproperti" * 10)
     gates = [f"/admin/gates/gate/{letter}/change/" for letter in "ABDEFG"]
     addresses = [
         "/admin/",
@@ -185,6 +189,7 @@ def test_no_page_is_wider_than_a_phone(visit, console, scheme):  # noqa: F811 - 
         *addresses,
         f"/admin/gates/pack/{account.pk}/",
         f"/admin/gates/plan/{account.pk}/",
+        f"/admin/migration/run/{run.pk}/change/",
         "/admin/gates/signoff/",
         "/admin/gates/evidence/",
     ]:
@@ -203,3 +208,26 @@ def test_a_long_name_leaves_room_for_what_is_said_of_its_account(visit, console)
         page.goto(address)
         shown = page.locator("tbody th").filter(has_text="Celebesproperti").first.bounding_box()
         assert shown and shown["width"] < 700, address
+
+
+def test_an_organisation_stands_behind_a_name_that_is_written_from_right_to_left(visit, console):  # noqa: F811 - the fixture
+    """Its number stood at the wrong end, its brackets open, beside whatever number the name holds."""
+    page = visit(member("CDP", "operator", name="ceda"), viewport={"width": 1280, "height": 800})
+    Account.objects.filter(crm_organization_id=3).update(name="شركة 2")
+    factories.run(account=Account.objects.get(crm_organization_id=3))
+    page.goto("/admin/migration/run/")
+    link = page.get_by_role("link", name="(organisation 3)")
+    left = [
+        link.evaluate(
+            """(link, what) => {
+                const text = document.createTreeWalker(link, NodeFilter.SHOW_TEXT).nextNode();
+                const range = document.createRange();
+                range.setStart(text, text.data.indexOf(what));
+                range.setEnd(text, text.data.indexOf(what) + what.length);
+                return range.getBoundingClientRect().left;
+            }""",
+            what,
+        )
+        for what in ("(", "organisation")
+    ]
+    assert left == sorted(left)
