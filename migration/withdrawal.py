@@ -122,7 +122,7 @@ def begin(run: Run, *, by: str, now: datetime) -> Run:
             left = runs.seized(run)
             if found.rows:
                 warn_later(run, BEING_WITHDRAWN.format(run))
-            reason = f"{by} withdraws it: {found.rows:,} rows are to be removed."
+            reason = f"{by} withdraws it: {found.rows:,} row{' is' if found.rows == 1 else 's are'} to be removed."
             runs.move(run, RunState.WITHDRAWING, code=RunReason.ASKED, reason=reason, by=by, now=now, withdrawal=found.as_json())
             reaper.end_sessions(left)
             fences.shut_out(run)

@@ -47,7 +47,8 @@ class ChunkAdmin(RecordAdmin):
     def range(self, chunk: Chunk) -> str:
         """Person ids; for a part of a heavy contact its audit ids too, and for a retry how many single candidates."""
         if chunk.pairs is not None:
-            return f"{chunk.person_from} to {chunk.person_to}, {number(len(chunk.pairs))} candidates again"
+            candidates = "1 candidate" if len(chunk.pairs) == 1 else f"{number(len(chunk.pairs))} candidates"
+            return f"{chunk.person_from} to {chunk.person_to}, {candidates} again"
         if chunk.person_from != chunk.person_to:
             return f"{chunk.person_from} to {'the last' if chunk.person_to == LAST_PERSON else chunk.person_to}"
         first = "" if chunk.audit_from is None else f", audits from {chunk.audit_from}"

@@ -24,14 +24,15 @@ NOT_DONE = (Refused, Busy, Outage, Misconfigured)
 
 # What each verb brings about; {held} chunks are at work, {open} are still to do, {failed} failed.
 EFFECTS = {
-    Verb.PAUSE: "No chunk is begun any more; the {held} in hand are ended, {open} wait. What is moved stays. Nobody but a person goes on with it.",
-    Verb.RESUME: "Workers go on with the {open} chunks that are still to do. What is done is not done again.",
-    Verb.CANCEL: "The {held} chunks in hand are handed back, {open} are never done. What is moved stays in the CDP; withdrawing the run removes it. "
+    Verb.PAUSE: "No chunk is begun any more. Chunks in hand that are ended: {held}; that wait: {open}. What is moved stays. Nobody but a person goes on "
+    "with it.",
+    Verb.RESUME: "Workers go on. Chunks still to do: {open}. What is done is not done again.",
+    Verb.CANCEL: "Chunks in hand that are handed back: {held}; that are never begun: {open}. What is moved stays in the CDP; withdrawing the run removes it. "
     "A cancelled run cannot be taken up again; the next run of the account finds what is there.",
-    Verb.RETRY: "The {failed} failed chunks are tried three times again, the {open} that are still to do are done; then the run is verified.",
-    Verb.FORCE: "The {held} chunks in hand are taken from their workers, whose sessions in the CRM and the CDP are ended. What a worker that still "
+    Verb.RETRY: "Failed chunks that are tried three times again: {failed}; chunks still to do that are done: {open}. Then the run is verified.",
+    Verb.FORCE: "Chunks in hand that are taken from their workers: {held}. These workers' sessions in the CRM and the CDP are ended. What a worker that still "
     "lives had not committed is lost to it, and done again when the run goes on.",
-    Verb.ABANDON: "No more rows are removed. The {removed} that were stay so, the others are left in the CDP; withdrawing the run again removes them. "
+    Verb.ABANDON: "No more rows are removed. Rows that were, and stay so: {removed}; the others are left in the CDP; withdrawing the run again removes them. "
     "The run counts as failed: the next run of the account writes what is missing.",
 }
 # The same where no chunk is cut yet, and where all are done and the run is being verified.
@@ -115,9 +116,8 @@ class RunControl(WorkAdmin):
             stale.check(run)
             if request.method == "POST":
                 step = stale.remove(run, by=request.user.get_username(), now=timezone.now())
-                said = (
-                    f"{step.removed:,} rows are removed, {step.kept:,} were no longer stale, or not ours, and stay; {run.stale:,} are left."
-                )
+                removed = "1 row is" if step.removed == 1 else f"{step.removed:,} rows are"
+                said = f"{removed} removed. No longer stale, or not ours, and kept: {step.kept:,}. Left on the list: {run.stale:,}."
                 return self.back(request, run, said=said)
             problem = ""
         except NOT_DONE as error:

@@ -595,7 +595,7 @@ def test_a_verbs_page_shows_its_effect_and_does_it_when_it_is_sent(client, no_br
     factories.chunk(run, ChunkState.PENDING)
     staff(client, "change_run")
     shown = client.get(address("pause", run)).content.decode()
-    assert "the 1 in hand are ended, 1 wait" in shown and run.state == RunState.RUNNING
+    assert "Chunks in hand that are ended: 1; that wait: 1." in shown and run.state == RunState.RUNNING
     answer = client.post(address("pause", run), follow=True)
     run.refresh_from_db()
     assert run.state == RunState.PAUSING and run.reason == "viewer asked for a pause."
@@ -637,5 +637,5 @@ def test_stale_rows_are_removed_from_their_page(client, console):
     factories.password_typed(client)
     assert row[0] in client.get(address("stale", run)).content.decode()
     answer = client.post(address("stale", run), follow=True).content.decode()
-    assert "1 rows are removed, 0 were no longer stale, or not ours, and stay; 0 are left." in answer
+    assert "1 row is removed. No longer stale, or not ours, and kept: 0. Left on the list: 0." in answer
     assert not console.activities(f"id = '{row[0]}'")
