@@ -1,6 +1,6 @@
 """What staff decide by hand: which of two names stood, and from when on the live sync has an entity. Each decision writes its Event."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.db import transaction
 
@@ -8,6 +8,8 @@ from migration import events
 from migration.models import Account, NameCollision, SetWatermark
 from migration.runs import Refused
 from migration.watermark import ENTITIES
+
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # before Rails, and so before any audit
 
 
 def decide_name(collision: NameCollision, audit_id: int, *, by: str, note: str, now: datetime) -> NameCollision:
@@ -36,6 +38,11 @@ def set_watermark(account: Account, entity: str, moment: datetime | None, *, by:
         raise Refused("Say why: a watermark set by hand needs a note.")
     if moment is not None and moment > now:
         raise Refused("A watermark cannot lie in the future: audits that are still to come would be neither ours nor the live sync's.")
+    if moment is not None and moment < EARLIEST:
+        raise Refused(
+            f"A watermark of the year {moment.year} would leave all of the history to the live sync: write the year with its four digits, "
+            f"from {EARLIEST.year} on."
+        )
     with transaction.atomic():
         made = SetWatermark.objects.create(account=account, entity=entity, moment=moment, note=note, set_at=now, set_by=by)
         to = f"set to {moment.isoformat()}" if moment else "left to the live rows again"

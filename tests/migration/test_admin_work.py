@@ -948,6 +948,7 @@ def test_a_watermark_is_set_and_taken_back(staff):
         ({"moment": "soon"}, "must be a date and a time"),
         ({"moment": "0001-01-01T00:00+10:00"}, "must be a date and a time"),
         ({"moment": later}, "cannot lie in the future"),
+        ({"moment": "0024-05-01T12:00"}, "A watermark of the year 24 would leave all of the history to the live sync"),
         ({"note": " "}, "needs a note"),
     ):
         assert says in text(staff.post(address, form | wrong).content.decode())
