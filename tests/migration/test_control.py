@@ -245,6 +245,25 @@ def test_starting_a_paused_run_again_takes_it_up_and_another_wish_is_told_to_wai
     assert start().state == RunState.RUNNING
 
 
+# --- cancel ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "state", "token", "reached"),
+    [
+        (RunMode.PRODUCTION, ChunkState.PENDING, 0, RunState.CANCELLED),
+        (RunMode.PRODUCTION, ChunkState.DONE, 1, RunState.CANCELLED),
+        (RunMode.PRODUCTION, ChunkState.PENDING, 1, RunState.CANCELLING),
+        (RunMode.PRODUCTION, ChunkState.LEASED, 1, RunState.CANCELLING),
+        (RunMode.DRY_RUN, ChunkState.PENDING, 1, RunState.CANCELLED),
+    ],
+)
+def test_an_end_comes_at_once_where_nobody_can_still_write(mode, state, token, reached):
+    run = factories.run(RunState.RUNNING, mode)
+    factories.chunk(run, state, token=token)
+    assert control.cancel(run, by="ana", now=now()).state == reached
+
+
 # --- retry ----------------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +282,16 @@ def test_failed_chunks_are_tried_again_from_the_beginning():
         waiting.pk: (ChunkState.PENDING, 0, 1, None),
         done.pk: (ChunkState.DONE, 1, 1, None),
     }
+
+
+@pytest.mark.parametrize("left", [ChunkState.FAILED, ChunkState.PENDING, ChunkState.LEASED])
+def test_a_failed_run_is_tried_again_whatever_it_did_not_come_to_and_whoever_else_has_run(left):
+    """One most of whose chunks failed ends with others untouched, or in a worker's hands."""
+    run = factories.run(RunState.FAILED)
+    factories.chunk(run, left)
+    factories.run(RunState.SUCCEEDED)
+    factories.run(RunState.SUCCEEDED, RunMode.DRY_RUN, account=run.account)
+    assert control.retry(run, by="ana", now=now()).state == RunState.RUNNING
 
 
 def test_what_cannot_be_retried_says_what_to_do_instead():

@@ -6,7 +6,7 @@ import pytest
 
 from migration import chunks, fences, holding, leases, worlds
 from migration.doors import Outage
-from migration.models import Run
+from migration.models import Chunk, Run
 from migration.states import ChunkState, RunMode, RunState
 from tests import factories
 from tests.migration.conftest import now
@@ -27,6 +27,72 @@ def test_only_unexpired_leases_count_and_only_those_who_read_are_readers():
     ):
         factories.run(state, lease_owner=owner, **until)
     assert (leases.count(run), leases.workers(run), leases.reading(), leases.reading(besides="a")) == (3, 2, 3, 2)
+
+
+def test_who_counts_a_run_reads_and_a_run_waits_for_its_own_chunks_alone():
+    factories.run(RunState.PLANNED, lease_owner="counts", **SOON)
+    other = factories.run(RunState.RUNNING)
+    run = factories.run(RunState.RUNNING)
+    factories.chunk(other, ChunkState.LEASED, lease_owner="elsewhere", **SOON)
+    factories.chunk(other, ChunkState.PENDING)
+    for state in (ChunkState.DONE, ChunkState.FAILED, ChunkState.SPLIT):
+        factories.chunk(run, state)
+    assert (leases.reading(), leases.waiting(run), leases.available(run), leases.is_held(run), leases.count(run)) == (2, 0, False, False, 0)
+    factories.chunk(run, ChunkState.LEASED, **GONE)
+    assert (leases.waiting(run), leases.available(run), leases.is_held(run)) == (1, True, False)
+    factories.chunk(run, ChunkState.PENDING)
+    assert leases.waiting(run) == 2
+
+
+def test_a_claim_takes_the_lowest_chunk_of_its_run_and_nothing_is_left_of_why_it_waited():
+    other, run = factories.run(RunState.RUNNING), factories.run(RunState.RUNNING)
+    factories.chunk(other, ChunkState.PENDING, number=1)
+    for number in (3, 1, 2):
+        factories.chunk(run, ChunkState.PENDING, number=number, reason="it was away", not_before=now() - timedelta(hours=1))
+    for number in (1, 2, 3):
+        claimed = chunks.claim(run, owner="a", sessions={"crm": [(7, "then")]})
+        assert (claimed.run, claimed.number, claimed.reason, claimed.not_before, claimed.attempts, claimed.token) == (
+            run,
+            number,
+            "",
+            None,
+            1,
+            1,
+        )
+        assert (claimed.lease_owner, claimed.sessions) == ("a", {"crm": [[7, "then"]]})
+    assert chunks.claim(run, owner="a") is None
+    assert not leases.is_held(other)
+
+
+def test_only_what_ran_out_is_freed_and_of_one_run_only_its_own():
+    run, other = factories.run(RunState.RUNNING), factories.run(RunState.RUNNING)
+    gone, alive = (factories.chunk(run, ChunkState.LEASED, **until) for until in (GONE, SOON))
+    elsewhere = factories.chunk(other, ChunkState.LEASED, lease_owner="host:2", **GONE)
+    assert chunks.free(run) == [gone]
+    assert chunks.free() == [elsewhere]
+    told = Chunk.objects.order_by("pk").values_list("state", "lease_owner", "reason", "attempts", "token")
+    assert [*told] == [
+        (ChunkState.PENDING, "", "host:1 did not come back", 1, 1),
+        (ChunkState.LEASED, "host:1", "", 1, 1),
+        (ChunkState.PENDING, "", "host:2 did not come back", 1, 1),
+    ]
+    assert chunks.free() == [] and Chunk.objects.get(pk=alive.pk).state == ChunkState.LEASED
+
+
+def test_holding_a_run_is_of_that_run_alone():
+    """Others may be at the same state, with the same token."""
+    run, other = factories.run(RunState.VERIFYING), factories.run(RunState.VERIFYING, token=1, lease_owner="b", **SOON)
+    waiting = factories.run(RunState.VERIFYING)
+
+    def told(of: Run) -> tuple:
+        return Run.objects.values_list("lease_owner", "lease_expires_at", "token").get(pk=of.pk)
+
+    before = told(other), told(waiting)
+    with holding.leased(run, "a") as mine:
+        assert mine and run.token == 1
+        holding.renew(run)
+        assert told(run)[0] == "a" and (told(other), told(waiting)) == before
+    assert (told(run), told(other), told(waiting)) == (("", None, 1), *before)
 
 
 def test_a_chunk_that_waits_is_neither_available_nor_claimed_before_its_time():
