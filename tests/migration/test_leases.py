@@ -1,12 +1,14 @@
 """Leases on chunks and runs: only who renewed in time counts, and whoever lost one neither keeps nor frees it for another."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
+from django.db.models.functions import Now
 
 from migration import chunks, fences, holding, leases, worlds
 from migration.doors import Outage
-from migration.models import Chunk, Run
+from migration.models import Chunk, QuarantinedCandidate, Run
 from migration.states import ChunkState, RunMode, RunState
 from tests import factories
 from tests.migration.conftest import now
@@ -77,6 +79,48 @@ def test_only_what_ran_out_is_freed_and_of_one_run_only_its_own():
         (ChunkState.PENDING, "", "host:2 did not come back", 1, 1),
     ]
     assert chunks.free() == [] and Chunk.objects.get(pk=alive.pk).state == ChunkState.LEASED
+
+
+def test_a_heartbeat_makes_a_lease_last_anew():
+    run, counted = factories.run(RunState.RUNNING), factories.run(RunState.VERIFYING)
+    factories.chunk(run, ChunkState.PENDING)
+    chunk = chunks.claim(run, owner="a")
+    with holding.leased(counted, "a"):
+        for row, renew in ((chunk, partial(chunks.beat, chunk)), (counted, partial(holding.renew, counted))):
+            type(row).objects.filter(pk=row.pk).update(lease_expires_at=Now() + timedelta(seconds=1))
+            renew()
+            assert type(row).objects.filter(pk=row.pk, lease_expires_at__gt=Now() + chunks.lease() - timedelta(seconds=2)).exists()
+
+
+def test_sending_chunks_back_takes_only_what_their_retries_had_put_aside():
+    """What other runs, other chunks and a retry that is not done have in quarantine stays for people to see."""
+    run, other = factories.run(RunState.VERIFYING), factories.run(RunState.PARTIAL)
+    first, second = factories.chunk(run), factories.chunk(run)
+    retried = factories.chunk(run, pairs=[[1, 2, "time_missing"]])
+    waiting = factories.chunk(run, ChunkState.PENDING, pairs=[[3, 4, "time_missing"]])
+    elsewhere = factories.chunk(other, pairs=[[5, 6, "time_missing"]])
+    kept = {factories.quarantined(of).pk for of in (first, second, waiting, elsewhere)}
+    gone = factories.quarantined(retried)
+    assert chunks.send_back(run, {1, 4}, with_retries=True) == 1
+    assert {*QuarantinedCandidate.objects.values_list("pk", flat=True)} == kept != kept | {gone.pk}
+    told = Chunk.objects.order_by("pk").values_list("state", "generation", "expected")
+    assert [*told] == [
+        (ChunkState.PENDING, 2, 10), (ChunkState.DONE, 1, 10), (ChunkState.SPLIT, 1, 0), (ChunkState.PENDING, 1, 10), (ChunkState.DONE, 1, 10),
+    ]  # fmt: skip
+
+
+def test_a_retry_takes_its_candidates_out_of_its_own_run_s_quarantine_alone():
+    """An earlier run put the same candidate aside, and says so for good."""
+    earlier, run = factories.run(RunState.PARTIAL), factories.run(RunState.RUNNING)
+    same = {"person_id": 1, "audit_id": 2}
+    kept = [factories.quarantined(factories.chunk(earlier), **same)]
+    first = factories.chunk(run)
+    factories.quarantined(first, **same)
+    kept += [factories.quarantined(first, person_id=1, audit_id=3), factories.quarantined(first, person_id=2, audit_id=2)]
+    factories.chunk(run, ChunkState.PENDING, pairs=[[1, 2, "time_missing"]], expected=1)
+    retried = chunks.claim(run, owner="a")
+    chunks.finish(retried, factories.receipt(written=1), seconds=0.1, now=now())
+    assert [*QuarantinedCandidate.objects.order_by("pk")] == kept
 
 
 def test_holding_a_run_is_of_that_run_alone():
