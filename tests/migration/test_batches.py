@@ -292,6 +292,18 @@ def test_a_dry_run_with_too_many_quarantined_stops_it_before_anything_is_written
     assert batch.state == BatchState.DONE, "the same again is no news"
 
 
+def test_a_canary_whose_dry_run_was_taken_for_good_enough_still_balances_before_others_start():
+    batch = planned(3, canary=1, at_once=3, most_quarantined=Decimal(0))
+    started(batch)
+    end(run_at(batch, 1), RunState.PARTIAL, quarantined=1)
+    assert started(batch) == []
+    batches.resume(batch, by="ana", now=NIGHT)
+    assert started(batch) == [(1, "production")]
+    assert started(batch) == [], "nothing of it is written yet"
+    end(run_at(batch, 1))
+    assert started(batch) == [(2, "dry_run"), (3, "dry_run")]
+
+
 def test_a_refusal_is_said_and_the_next_account_goes_on():
     batch = planned(3, most_failures=1, work=BatchWork.PRODUCTION)
     first = batch.items.get(position=1)
