@@ -20,3 +20,8 @@ def with_f(account: Account, mode: RunMode, **how: Any) -> Decision:
 def with_d(account: Account, mode: RunMode, **how: Any) -> Decision:
     """Nothing is refused; of the gates that give capabilities D alone is open."""
     return Decision(frozenset({"D"}))
+
+
+def with_nothing(account: Account, mode: RunMode, **how: Any) -> Decision:
+    """Every run is refused."""
+    return Decision(frozenset(), ["Gate A is closed."])

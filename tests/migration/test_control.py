@@ -245,6 +245,39 @@ def test_starting_a_paused_run_again_takes_it_up_and_another_wish_is_told_to_wai
     assert start().state == RunState.RUNNING
 
 
+def test_a_start_looks_at_its_own_account_s_runs_alone(settings):
+    """Another account's run would be taken for one that has to make way."""
+    settings.CRM_DATABASE_URL = settings.CDP_DATABASE_URL = "postgresql://nobody@127.0.0.1:1/nothing"
+    settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
+    others = [factories.run(state) for state in (RunState.INTERRUPTED, RunState.PAUSED, RunState.PLANNED)]
+    account = factories.account()
+    run = runs.start(runs.Wish(account, RunMode.PRODUCTION), by="ana", now=now())
+    assert (run.account, run.state, run.planned_by, run.chunk_size) == (account, RunState.PLANNED, "ana", settings.CHUNK_SIZE)
+    assert runs.start(runs.Wish(account, RunMode.PRODUCTION), by="ben", now=now()) == run
+    assert runs.start(runs.Wish(account, RunMode.PRODUCTION, settings.CHUNK_SIZE), by="ben", now=now()) == run
+    assert [Run.objects.get(pk=each.pk).state for each in others] == [RunState.INTERRUPTED, RunState.PAUSED, RunState.PLANNED]
+    runs.record(run, stale=3)
+    assert [each.stale for each in Run.objects.order_by("pk")] == [*[each.stale for each in others], 3], "figures are the run's own"
+
+
+@pytest.mark.parametrize(
+    ("mode", "state", "goes_on"),
+    [
+        (RunMode.PRODUCTION, RunState.RUNNING, False),
+        (RunMode.PRODUCTION, RunState.VERIFYING, False),
+        (RunMode.DRY_RUN, RunState.RUNNING, True),
+        (RunMode.PRODUCTION, RunState.CANCELLING, True),
+        (RunMode.PRODUCTION, RunState.WITHDRAWING, True),
+    ],
+)
+def test_a_gate_that_lapsed_pauses_what_writes_and_keeps_nobody_from_an_end(settings, mode, state, goes_on):
+    settings.GATE_POLICY = "tests.migration.policies.with_nothing"
+    run = factories.run(state, mode)
+    assert runs.may_go_on(run, by=OWNER, now=now()) is goes_on
+    run.refresh_from_db()
+    assert (run.state, run.reason_code) == ((state, "") if goes_on else (RunState.PAUSED, RunReason.GATE_LAPSED))
+
+
 # --- cancel ---------------------------------------------------------------------------------------------------------
 
 
