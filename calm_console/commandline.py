@@ -13,9 +13,10 @@ def execute(argv: list[str]) -> int:
     """Run one management command; a fault of configuration, of a server or of what was typed is one sentence on standard error, exit code 2."""
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
-    from django.db.utils import OperationalError, ProgrammingError
+    from django.db.utils import Error, ProgrammingError
 
     from calm_console.embedded import EmbeddedError
+    from calm_console.faults import is_away
 
     replace_closed_streams()
     if foreign := next(filter(is_no_utf8, argv), None):
@@ -32,7 +33,9 @@ def execute(argv: list[str]) -> int:
             print(end="", flush=True)  # while somebody can still say what became of it
     except (ImproperlyConfigured, EmbeddedError) as error:
         return refuse(str(error))
-    except (OperationalError, ProgrammingError) as error:
+    except Error as error:
+        if not (isinstance(error, ProgrammingError) or is_away(error)):
+            raise
         return refuse(console_fault(error))
     except KeyboardInterrupt:
         return refuse("Stopped by the keyboard; what was committed is kept, and running the command again goes on.", code=130)

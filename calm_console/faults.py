@@ -3,7 +3,10 @@
 import re
 
 import psycopg
+from django.db import InterfaceError, OperationalError
 
+# A standby or a setting that takes no writes, and transactions that the server ends for their length: for psycopg these are its InternalError.
+REFUSED_FOR_NOW = ("25006", "25P03", "25P04")
 CURES = (
     (
         ("password authentication failed", "no password supplied"),
@@ -20,9 +23,9 @@ CURES = (
     ),
     (("timeout expired", "connection timeout"), "the server did not answer in time", "check host, port and firewall for {variable}"),
     (
-        ("too many clients", "remaining connection slots"),
+        ("too many clients", "too many connections", "remaining connection slots"),
         "the server has no connection left",
-        "raise max_connections or stop other clients",
+        "raise max_connections, or the limit of the role or database, or stop other clients",
     ),
     (
         ("the database system is starting up", "shutting down", "terminating connection"),
@@ -41,6 +44,11 @@ CURES = (
     ),
     (("ssl",), "the server and the client disagree about TLS", "correct sslmode in {variable}"),
 )
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Whether an error of Django's says that the console's own database does not answer, or takes no writes for now."""
+    return isinstance(error, OperationalError | InterfaceError) or getattr(error and error.__cause__, "sqlstate", None) in REFUSED_FOR_NOW
 
 
 def sentence(variable: str, error: BaseException, schema_cure: str = "check that {variable} names the right database") -> str:

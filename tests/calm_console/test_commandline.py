@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from django.db import connection
 
 from calm_console import faults
 from calm_console.commandline import execute
@@ -74,4 +75,23 @@ def test_a_session_that_the_server_ended_before_has_a_cure_too():
     error = psycopg.OperationalError("the connection is closed")
     assert faults.sentence("DATABASE_URL", error) == (
         "DATABASE_URL: the server closed the connection (the connection is closed): see the server's log."
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_console_whose_database_takes_no_writes_is_a_sentence(capsys):
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    assert execute(["manage.py", "tick", "--skip-checks"]) == 2
+    connection.close()
+    said = capsys.readouterr().err
+    assert said.startswith("DATABASE_URL: the server takes no writes (cannot execute ")
+    assert said.endswith("name the primary in DATABASE_URL, or have its owner say why (a full disk, a setting).\n")
+
+
+def test_a_role_that_may_open_no_more_sessions_has_a_cure():
+    error = psycopg.OperationalError('connection failed: FATAL: too many connections for role "calm_console"')
+    assert faults.sentence("DATABASE_URL", error) == (
+        'DATABASE_URL: the server has no connection left (connection failed: FATAL: too many connections for role "calm_console"): '
+        "raise max_connections, or the limit of the role or database, or stop other clients."
     )

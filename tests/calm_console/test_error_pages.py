@@ -86,6 +86,20 @@ def test_a_console_without_its_database_is_not_available(client, monkeypatch):
     assert client.get(reverse("admin:index")).status_code == 200
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_console_whose_database_takes_no_writes_is_not_available(client):
+    """As a standby answers after a failover, and a server that was made read-only since its disk is full."""
+    user = factories.superuser()
+    user.set_password("x")
+    user.save()
+    client.raise_request_exception = False
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    answer = client.post(reverse("admin:login"), {"username": user.username, "password": "x"})
+    connection.close()
+    assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "30")
+
+
 @pytest.mark.django_db
 def test_the_status_endpoint_answers_as_before(client):
     answer = client.get(reverse("migration-status"))
