@@ -278,6 +278,22 @@ def test_a_gate_that_lapsed_pauses_what_writes_and_keeps_nobody_from_an_end(sett
     assert (run.state, run.reason_code) == ((state, "") if goes_on else (RunState.PAUSED, RunReason.GATE_LAPSED))
 
 
+def test_what_a_run_waits_for_is_said_of_it_alone_and_no_more_once_it_goes_on():
+    run, other = factories.run(RunState.RUNNING), factories.run(RunState.RUNNING)
+    paused = factories.run(RunState.PAUSED, reason_code=RunReason.OUTAGE, reason="The CRM was away when it was paused.")
+    tried_again = factories.run(RunState.RUNNING, reason_code=RunReason.QUARANTINED, reason="1 candidate is tried again.")
+    for each in (run, other):
+        runs.note(each, "The CRM is away.", now=now())
+    for each in (run, paused, tried_again):
+        runs.goes_on(each)
+    assert [*Run.objects.order_by("pk").values_list("reason_code", "reason")] == [
+        (RunReason.NONE, ""),
+        (RunReason.OUTAGE, "The CRM is away."),
+        (RunReason.OUTAGE, "The CRM was away when it was paused."),
+        (RunReason.QUARANTINED, "1 candidate is tried again."),
+    ]
+
+
 # --- cancel ---------------------------------------------------------------------------------------------------------
 
 
