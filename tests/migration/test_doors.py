@@ -190,6 +190,12 @@ def test_which_types_of_the_cdp_s_columns_are_taken():
     assert {each: {kind for kind in every if is_taken(*each, kind)} for each in TAKEN} == TAKEN
 
 
+def test_occurred_at_keeps_microseconds():
+    """-1: of no declared precision, which is six digits; a column of 0 keeps whole seconds."""
+    unique = [["id"], ["contact_id", "source_audit_id"]]
+    assert [digits for digits in range(-1, 7) if not [*cdp_shape.wrong_logs(digits, [], unique)]] == [-1, 6]
+
+
 LOGS = "ALTER TABLE contact_activity_logs"
 PAIR = "source_audit_id, contact_id"
 INSUFFICIENT = [
