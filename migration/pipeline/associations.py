@@ -4,6 +4,7 @@ The match key is (class role, record id). It never guesses: where two audits of 
 say which was written last, and the activity says "ambiguous" until staff decide.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -22,22 +23,32 @@ class Names:
 
     namings: dict[MatchKey, list[Naming]]  # by audit id
     decisions: dict[tuple[Role, int, str, int | None], str] = field(default_factory=dict)  # role, record, class, version -> name
+    by_version: dict[MatchKey, dict[tuple[str, int | None], list[Naming]]] = field(default_factory=dict, init=False)
 
     def as_of(self, key: MatchKey, audit_id: int, request: str | None) -> tuple[str | None, Collision | None]:
         """The name just then: of the highest audit up to this one that tells it, else of the first after it in the same request."""
         namings = self.namings.get(key, [])
-        chosen = next((n for n in reversed(namings) if n.audit_id <= audit_id), None)
+        before = bisect_right(namings, audit_id, key=lambda n: n.audit_id)
+        chosen = namings[before - 1] if before else None
         if chosen is None and request is not None:
             chosen = next((n for n in namings if n.audit_id > audit_id and n.request == request), None)
         if chosen is None:
             return None, None
-        twins = [n for n in namings if (n.class_name, n.version) == (chosen.class_name, chosen.version)]
+        twins = self.twins(key, chosen)
         if chosen.version is None or len({n.name for n in twins}) == 1:
             return chosen.name, None
         decided = self.decisions.get((*key, chosen.class_name, chosen.version))
         if decided is not None:
             return decided or None, None  # '': staff say that it had no name then
         return None, Collision(key[0], key[1], chosen.class_name, chosen.version, [(n.audit_id, n.name) for n in twins])
+
+    def twins(self, key: MatchKey, chosen: Naming) -> list[Naming]:
+        """The namings of the record that share class and version with this one. A record renamed each day for years is gone through once."""
+        if key not in self.by_version:
+            self.by_version[key] = {}
+            for naming in self.namings[key]:
+                self.by_version[key].setdefault((naming.class_name, naming.version), []).append(naming)
+        return self.by_version[key][chosen.class_name, chosen.version]
 
 
 def enrich_associations(candidates: Iterable[Candidate], names: Names | None) -> Iterator[Candidate]:

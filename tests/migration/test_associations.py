@@ -374,5 +374,29 @@ def test_a_name_is_the_last_told_or_the_next_of_the_request_and_never_a_guess(
         assert collision.candidates == sorted((each.audit_id, each.name) for each in rivals)
 
 
+class Watched(list):
+    """Counts how many namings were gone through."""
+
+    seen = 0
+
+    def __iter__(self):
+        for naming in super().__iter__():
+            self.seen += 1
+            yield naming
+
+    def __reversed__(self):
+        for naming in super().__reversed__():
+            self.seen += 1
+            yield naming
+
+
+def test_a_record_renamed_thousands_of_times_is_gone_through_once_and_not_for_each_of_its_activities():
+    key = (Role.DEAL, 9)
+    told = Watched(Naming(2 * number, "Crm::Deal", number, None, f"name {number}") for number in range(1, 5001))
+    names = Names({key: told})
+    assert [names.as_of(key, audit, None)[0] for audit in range(1, 10_001)] == [None, *(f"name {audit // 2}" for audit in range(2, 10_001))]
+    assert told.seen == 5000
+
+
 def rivals_of(chosen: Naming, found: Iterable[Naming]) -> list[Naming]:
     return [each for each in found if chosen.version is not None and (each.class_name, each.version) == (chosen.class_name, chosen.version)]
