@@ -169,7 +169,7 @@ def destroyed(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
 
 def noted(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
     """An action that the gem does not write: it concerns the contact as known, and changes nothing."""
-    deal, person = known(ends.deal_after, row.deal), known(ends.person_after, row.person)
+    deal, person = known(ends.deal_after, row.deal, audit.deal_hint), known(ends.person_after, row.person)
     concern(audit, person, deal, "", history)
     belongs(audit, [deal], person, history)
 

@@ -386,6 +386,14 @@ def test_an_action_the_gem_does_not_write_changes_nothing():
     assert found.concerns[2] == Concern(1, 3, "", 7)
 
 
+def test_an_action_the_gem_does_not_write_belongs_to_the_deal_that_it_is_associated_with_where_no_other_is_known():
+    found = history(
+        [JoinAudit(2, NEW_NAME, "login", {}, 7), JoinAudit(3, NEW_NAME, "create", {DEAL: 8}), JoinAudit(4, NEW_NAME, "login", {}, 7)]
+    )
+    assert found.belongings == [Belonging(7, 2), Belonging(8, 3), Belonging(8, 4)]
+    assert found.links == []
+
+
 def test_servers_with_the_old_and_the_new_class_name_side_by_side_write_of_one_row():
     found = history(
         [
