@@ -29,8 +29,8 @@ from migration.models import DealLink, JoinConcern, LinkIndex, LinkOddity
 from migration.pipeline.records import Joined, Links
 
 # Raised by hand whenever the same audits would become other links. 2: rows whose id is no number are links too. 3: an associated contact tells the rows
-# of two tables apart. 4: an update after the destroy concerns the row's contact;
-# a contact that leaves a row without a deal leaves none; unknown actions belong to the associated deal.
+# of two tables apart. 4: an update after the destroy concerns the row's contact; a contact that leaves a row without a deal leaves none; unknown actions
+# belong to the associated deal.
 READING = 4
 LAG = timedelta(hours=6)  # the longest transaction of the CRM that an extension must still find
 FOREVER = 2**63 - 1

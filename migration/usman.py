@@ -1,7 +1,8 @@
 """The door to USMAN, the user directory: one call, `GetUsersByEmails`, over HTTP with JSON."""
 
+import json
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,6 +20,7 @@ PATH = "/usman.v1.UserService/GetUsersByEmails"
 BATCH = 100  # USMAN's own limit
 STATUSES = ("ACTIVE", "DEACTIVATED")
 ATTEMPTS = 3
+MOST_BYTES = 4_000_000  # of an answer: a hundred users take some 20,000
 SECONDS = Histogram("calm_usman_attempt_seconds", "How long attempts to ask USMAN took.")
 FAILURES = Counter("calm_usman_failures", "Questions that USMAN did not answer after all attempts, or not as its contract has it.")
 set_on_retry_hooks([LoggingOnRetryHook])  # the default would print to standard output where structlog is installed
@@ -85,9 +87,10 @@ class Usman:
         try:
             for attempt in stamina.retry_context(on=(httpx.TransportError, TryAgain), attempts=ATTEMPTS, wait_initial=0.2, wait_max=2.0):
                 with attempt, SECONDS.time(), deadline(settings.USMAN_TIMEOUT_SECONDS):
-                    response = self.client.post(PATH, json={"emails": batch})
-                    if response.status_code >= 500 or response.status_code == 429:
-                        raise TryAgain(f"it answered {response.status_code}")
+                    with self.client.stream("POST", PATH, json={"emails": batch}) as response:
+                        if response.status_code >= 500 or response.status_code == 429:
+                            raise TryAgain(f"it answered {response.status_code}")
+                        body = b"".join(no_more_than(MOST_BYTES, response.iter_bytes()))
         except (httpx.HTTPError, TryAgain) as error:
             what = str(error) if isinstance(error, TryAgain) else f"{type(error).__name__}"
             raise Outage(f"USMAN_URL: USMAN did not answer {ATTEMPTS} attempts ({what}): wait for it, or correct USMAN_URL.") from error
@@ -96,9 +99,18 @@ class Usman:
         if response.status_code != 200:
             raise Outage(f"USMAN_URL: USMAN answered {response.status_code} to GetUsersByEmails: check its URL and its log.")
         try:
-            return response.json()
+            return json.loads(body)
         except (ValueError, RecursionError) as error:
             raise Outage("USMAN_URL: USMAN's answer is not JSON: check that USMAN_URL names USMAN.") from error
+
+
+def no_more_than(most: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces of an answer; raises Outage where they are more than this process can be asked to hold."""
+    for piece in pieces:
+        most -= len(piece)
+        if most < 0:
+            raise Outage("USMAN_URL: USMAN's answer has no end: check that USMAN_URL names USMAN.")
+        yield piece
 
 
 def read_answer(body: object, asked: set[str]) -> dict[str, UsmanUser | None]:

@@ -301,7 +301,9 @@ def code(path: Path) -> str:
 
 def test_only_the_doors_connect():
     connecting = {
-        name for name in MODULES if is_in(name, "migration") and re.search(r"psycopg\.connect\(|(?<!httpcore\.)ConnectionPool", code(MODULES[name]))
+        name
+        for name in MODULES
+        if is_in(name, "migration") and re.search(r"psycopg\.connect\(|(?<!httpcore\.)ConnectionPool", code(MODULES[name]))
     }
     assert connecting == {"migration.doors", "migration.bench.server"}  # the latter to scratch databases of its own
     asking = {name for name in MODULES if is_in(name, "migration") and "connect" in imported_names(name, "migration.doors")}

@@ -56,3 +56,10 @@ def test_an_answer_that_comes_in_pieces_but_in_time_is_taken(settings):
     with dripping(HEADERS, b'{"users": []}') as (url, asked), closing(Usman(url)) as usman:
         assert usman.users_by_email(["a@example.com"]) == {"a@example.com": None}
     assert len(asked) == 1
+
+
+def test_an_answer_without_end_is_left_before_it_fills_the_memory(settings):
+    with dripping(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 5_000_000, b"{}" * 100) as (url, asked), closing(Usman(url)) as usman:
+        with pytest.raises(Outage, match="USMAN's answer has no end"):
+            usman.users_by_email(["a@example.com"])
+    assert len(asked) == 1
