@@ -1,8 +1,10 @@
 """What a CDP refuses for a while, whatever the data: writes, as it failed over to a standby or its disk is full; what ended in a deadlock."""
 
+from datetime import timedelta
+
 import pytest
 
-from migration import runs, steps, tasks
+from migration import attempts, runs, steps, tasks
 from migration.doors import Outage
 from migration.models import Account, Run
 from migration.pipeline import flow
@@ -30,6 +32,7 @@ def finished(run: Run) -> Run:
 def test_what_is_not_taken_is_no_attempt_and_the_run_goes_on_once_writes_are_taken(console, settings, monkeypatch, lanes):
     """In sessions that are open already, as a reloaded setting has it."""
     settings.READ_AHEAD = lanes
+    monkeypatch.setattr(attempts, "OUTAGE_WAIT", timedelta(seconds=1))
     load, calls = flow.load, iter(range(100))
 
     def then_without_writes(cdp, *rest):

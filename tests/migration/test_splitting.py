@@ -145,10 +145,10 @@ import django; django.setup()
 settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
 from migration.pipeline import extract
 read = extract.candidate
-def candidate(fields, mapping, reader):
+def candidate(fields, *rest):
     if fields[1] == b"{audit}":
         os.kill(os.getpid(), signal.SIGKILL)
-    return read(fields, mapping, reader)
+    return read(fields, *rest)
 extract.candidate = candidate
 execute_from_command_line(["manage.py", "run_account", "1", "--mode", "production", "--inline"])
 """

@@ -275,9 +275,14 @@ def test_a_slow_database_gives_the_last_known_state(locked, sessions):
     cookie, unknown = sessions.add("abc", account.cdp_id), sessions.add("def", stranger.cdp_id)
     fresh = get(cookie)
     locked()
-    started = time.monotonic()
-    stale = get(cookie)
-    assert 0.9 < time.monotonic() - started < 2
+    took = []
+    for _ in range(3):  # a machine that does much else may hold one up
+        started = time.monotonic()
+        stale = get(cookie)
+        took.append(time.monotonic() - started)
+        if took[-1] < 2:
+            break
+    assert min(took) > 0.9 and took[-1] < 2, took
     assert stale.json() == fresh.json() | {"stale": True}
     assert list(stale.json()) == [*KEYS, "stale"]
     assert stale["ETag"] != fresh["ETag"]
