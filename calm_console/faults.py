@@ -5,7 +5,7 @@ import re
 import psycopg
 from django.db import InterfaceError, OperationalError
 
-# A standby or a setting that takes no writes, and transactions that the server ends for their length: for psycopg these are its InternalError.
+# No writes: a standby, a setting, a full disk; and transactions that the server ends for their length: for psycopg these are its InternalError.
 REFUSED_FOR_NOW = ("25006", "25P03", "25P04")
 CURES = (
     (

@@ -11,11 +11,10 @@ from django.db import Error as ConsoleError
 from django.db import connection as console
 
 from calm_console import sessions
-from calm_console.faults import sentence
+from calm_console.faults import REFUSED_FOR_NOW, sentence
 
-# Connection, resources, shutdown, system, recovery conflict or deadlock, timeouts of transactions, a lock that somebody else holds, no writes: a standby,
-# or a full disk.
-GOES_AWAY = ("08", "53", "57P", "58", "40", "25P03", "25P04", "55P03", "25006")
+# Connection, resources, shutdown, system, recovery conflict or deadlock, a lock that somebody else holds, what is refused for now.
+GOES_AWAY = ("08", "53", "57P", "58", "40", "55P03", *REFUSED_FOR_NOW)
 
 # The connection went, a conflict with recovery, a statement or a transaction took too long or was cancelled, the session was ended.
 BROKEN_OFF = (None, "40001", "25P04", "57014", "57P01")
