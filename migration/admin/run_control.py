@@ -86,9 +86,8 @@ class RunControl(WorkAdmin):
             except NOT_DONE as error:
                 run.refresh_from_db()
                 problem = str(error)
-        context = {"verb": verb, "effect": effect(verb, run), "is_possible": verb in runs.fitting(run), "problem": problem}
-        context |= {"stop": last_stop(run)}
-        return self.page(request, "run/act.html", verb.capitalize(), original=run, **context)
+        shown = {"verb": verb, "effect": effect(verb, run), "is_possible": verb in runs.fitting(run), "stop": last_stop(run)}
+        return self.page(request, "run/act.html", verb.capitalize(), original=run, problem=problem, **shown)
 
     def withdraw(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Asked with GET it counts in the CDP what would be removed; POST begins it, and the workers do it."""
