@@ -9,23 +9,14 @@ from migration import drafts, effects, ledger, revisions, runs
 from migration import mapping as mappings
 from migration.models import Account, MappingDraft
 from tests.migration.conftest import mapping_document, now, run_account
+from tests.migration.test_override_csv import PINNED
 
 
 def changed_document() -> dict:
     """Half of the done statuses, no ticket resolved, and pinned notes called so."""
     document = copy.deepcopy(mapping_document())
     document["id_sets"] |= {"done": [4], "resolved": []}
-    document["category_overrides"] = [
-        {
-            "account": None,
-            "class": "Crm::Note",
-            "action": "update",
-            "attribute": "is_pinned",
-            "to": True,
-            "category": "note/pinned",
-            "priority": 1,
-        }
-    ]
+    document["category_overrides"] = [PINNED]
     return document
 
 

@@ -13,6 +13,15 @@ from migration import override_csv
 from migration.mapping import ActorKind, canonical
 from migration.mapping_json import json_text
 
+PINNED = {
+    "account": None,
+    "class": "Crm::Note",
+    "action": "update",
+    "attribute": "is_pinned",
+    "to": True,
+    "category": "note/pinned",
+    "priority": 1,
+}
 BASE = {"class_roles": {"contact": ["Crm::Person"], "note": ["Crm::Note"]}}
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), min_size=1, max_size=20)
 accounts = st.none() | st.integers(1, 2**62)
@@ -86,22 +95,13 @@ def test_a_spreadsheets_byte_order_mark_and_blank_lines_are_borne():
 
 
 def test_what_would_come_and_go_is_shown_line_by_line():
-    old = {
-        "account": None,
-        "class": "Crm::Note",
-        "action": "update",
-        "attribute": "is_pinned",
-        "to": True,
-        "category": "note/pinned",
-        "priority": 1,
-    }
-    new = old | {"to": Decimal("0.50"), "priority": 2}
-    document = BASE | {"category_overrides": [old]}
+    new = PINNED | {"to": Decimal("0.50"), "priority": 2}
+    document = BASE | {"category_overrides": [PINNED]}
     preview = override_csv.preview(
         override_csv.export(BASE | {"category_overrides": [new]}, "category_overrides"), "category_overrides", document
     )
     assert [(row.line, row.change, row.values) for row in preview.rows] == [(2, "new", new)]
-    assert preview.removed == [old] and preview.sound
+    assert preview.removed == [PINNED] and preview.sound
 
 
 def test_overlaps_and_bad_cells_name_their_lines():
@@ -138,15 +138,7 @@ def test_what_spreadsheets_make_of_a_file_is_read(delimiter):
     header = delimiter.join(override_csv.COLUMNS["category_overrides"])
     line = delimiter.join(["2", "Crm::Note", "update", "is_pinned", "TRUE", "note/pinned", "1"])
     preview = override_csv.preview(f"\ufeff{header}\r\n{line}\r\n", "category_overrides", BASE)
-    values = {
-        "account": 2,
-        "class": "Crm::Note",
-        "action": "update",
-        "attribute": "is_pinned",
-        "to": True,
-        "category": "note/pinned",
-        "priority": 1,
-    }
+    values = PINNED | {"account": 2}
     assert preview.sound and [row.values for row in preview.rows] == [values]
 
 
