@@ -28,9 +28,11 @@ log = logging.getLogger(__name__)
 
 
 def pause(batch: Batch, *, by: str, now: datetime) -> Batch:
-    """Start nothing more, and pause the runs under way. Raises Refused where the state does not allow it."""
+    """Start nothing more, and pause the runs under way; asked again, no change. Raises Refused where the state does not allow it."""
     with transaction.atomic():
         batch = Batch.objects.select_for_update(no_key=True).get(pk=batch.pk)
+        if batch.state == BatchState.PAUSED:
+            return batch
         check_verb(batch, Verb.PAUSE)
         move(batch, BatchState.PAUSED, reason=f"{by} paused it.", by=by, now=now)
         pause_runs(batch, under_way(items_of(batch)), f"{batch} is paused.", now=now)
@@ -40,11 +42,13 @@ def pause(batch: Batch, *, by: str, now: datetime) -> Batch:
 def resume(batch: Batch, *, by: str, now: datetime, again: bool = False) -> Batch:
     """Go on. What stopped a batch counts no more; `again` has accounts tried again that failed, were refused or cancelled.
 
-    Raises Refused where the state does not allow it, or a run of its cannot go on.
+    Asked again by the same person within moments, no change. Raises Refused where the state does not allow it, or a run of its cannot go on.
     """
     try:
         with transaction.atomic():
             batch = Batch.objects.select_for_update(no_key=True).get(pk=batch.pk)
+            if batch.state in (BatchState.RUNNING, BatchState.DONE) and has_just_moved(batch, BatchState.RUNNING, by=by, now=now):
+                return batch
             check_verb(batch, Verb.RESUME)
             was_stopped = batch.state == BatchState.STOPPED
             move(batch, BatchState.RUNNING, by=by, now=now)
@@ -57,6 +61,11 @@ def resume(batch: Batch, *, by: str, now: datetime, again: bool = False) -> Batc
     except IntegrityError as error:
         raise Refused("One of the accounts was put into another batch at this moment: look at the batches, and resume again.") from error
     return batch
+
+
+def has_just_moved(batch: Batch, state: BatchState, *, by: str, now: datetime) -> bool:
+    """Whether this very person has moved it there: the second of two clicks finds what the first has done."""
+    return batch.events.filter(kind=f"batch {state}", by=by, at__gt=now - control.MOMENTS).exists()
 
 
 def open_elsewhere(batch: Batch) -> dict[int, BatchItem]:
@@ -83,9 +92,15 @@ def accept(item: BatchItem, other: BatchItem | None, *, again: bool, by: str, no
 
 
 def cancel(batch: Batch, *, by: str, now: datetime, end_runs: bool = False) -> Batch:
-    """Start nothing more for good. Runs under way are cancelled too (`end_runs`), or go on to their end outside of any window."""
+    """Start nothing more for good. Runs under way are cancelled too (`end_runs`), or go on to their end outside of any window.
+
+    Asked again by the same person within moments, no change. Raises Refused where the state does not allow it.
+    """
     with transaction.atomic():
         batch = Batch.objects.select_for_update(no_key=True).get(pk=batch.pk)
+        is_second = batch.state == BatchState.CANCELLED and has_just_moved(batch, BatchState.CANCELLED, by=by, now=now)
+        if is_second and not (end_runs and any(item.run and item.run.state in VERBS[Verb.CANCEL] for item in items_of(batch))):
+            return batch
         check_verb(batch, Verb.CANCEL)
         move(batch, BatchState.CANCELLED, reason=f"{by} cancelled it.", by=by, now=now)
         for item in items_of(batch):

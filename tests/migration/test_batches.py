@@ -569,6 +569,25 @@ def test_pause_and_resume_take_the_runs_along():
     assert (run_at(batch, 1).state, batch.state) == (RunState.RUNNING, BatchState.RUNNING)
 
 
+def test_a_wish_that_is_heard_twice_within_moments_is_one():
+    batch = planned(2)
+    working(batch)
+    wishes = [(batches.pause, BatchState.PAUSED), (batches.resume, BatchState.RUNNING), (batches.cancel, BatchState.CANCELLED)]
+    for wish, state in wishes:
+        for seconds in (0, 5):
+            assert wish(batch, by="ana", now=NIGHT + timedelta(seconds=seconds)).state == state
+        assert Event.objects.filter(batch=batch, kind=f"batch {state}", by="ana").count() == 1
+        for by, seconds in (("ben", 5), ("ana", 60)):
+            if wish == batches.pause:  # whoever asks, it is paused
+                assert wish(batch, by=by, now=NIGHT + timedelta(seconds=seconds)).state == state
+            else:
+                with pytest.raises(Refused, match=f"is {state}: .* is for a batch that is"):
+                    wish(batch, by=by, now=NIGHT + timedelta(seconds=seconds))
+    assert run_at(batch, 1).state == RunState.RUNNING
+    with pytest.raises(Refused, match="is cancelled: cancel is for"):  # the run that was left to end is not ended by it, and that is said
+        batches.cancel(batch, by="ana", now=NIGHT, end_runs=True)
+
+
 @pytest.mark.parametrize(("end_runs", "state"), [(False, RunState.RUNNING), (True, RunState.CANCELLED)])
 def test_cancel_leaves_or_ends_the_runs_under_way(end_runs, state):
     batch = planned(2)
