@@ -110,7 +110,7 @@ def check_seen(request: HttpRequest, collision: NameCollision) -> None:
     """Raise Refused where somebody decided after the form was shown."""
     if request.POST.get("seen", as_shown(collision)) != as_shown(collision):
         raise Refused(
-            f"{collision.decided_by} decided meanwhile that it was called {collision.decided_name!r}: {collision.note} "
+            f"{collision.decided_by} decided meanwhile that it was called {collision.decided_name!r} (“{collision.note}”). "
             "Nothing was stored: look at that, then decide anew if it is wrong."
         )
 

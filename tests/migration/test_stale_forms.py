@@ -182,7 +182,7 @@ def test_of_two_people_who_decide_on_a_name_the_second_sees_what_the_first_did(s
     form = form_of(staff, shown)
     decisions.decide_name(collision, 901, by="ana", note="I asked them", now=NOON)
     again = text(staff.post(address, form | {"audit": "902", "note": "as I saw it"}).content.decode())
-    assert "ana decided meanwhile that it was called 'Alpha': I asked them Nothing was stored" in again
+    assert "ana decided meanwhile that it was called 'Alpha' (“I asked them”). Nothing was stored" in again
     collision.refresh_from_db()
     assert (collision.decided_name, collision.decided_by) == ("Alpha", "ana")
     sent = form_of(staff, shown) | {"audit": "902", "note": "they were wrong"}
