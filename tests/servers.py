@@ -1,7 +1,7 @@
 """A pytest plugin, loaded before Django reads its settings: the servers of this test run, its own and nobody else's.
 
-They live in `.calm/tests/PID` and go with the run, so that two runs at once, or a demo beside them, do not meet. Where DATABASE_URL is set,
-its server is used in the embedded PostgreSQL's place.
+They live in a folder named after the process and go with the run, so that two runs at once, or a demo beside them, do not meet. Where
+DATABASE_URL is set, its server is used in the embedded PostgreSQL's place.
 """
 
 import os
@@ -16,7 +16,27 @@ from psycopg import sql
 
 from calm_console import embedded
 
-HOMES = Path(__file__).parents[1] / ".calm" / "tests"
+ROOM = 8 * 1024**3  # bytes: more than twice what the servers of four processes came to need
+
+
+def homes() -> Path:
+    """Where the servers' data lie: in memory where there is room, else in the project.
+
+    Each copy of a database is some 300 files that are removed soon. ext4 looks at all that it removed in the last minute before it makes one.
+    """
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free >= ROOM and available_memory() >= ROOM:
+        return memory / f"calm-tests-{os.getuid()}"
+    return Path(__file__).parents[1] / ".calm" / "tests"
+
+
+def available_memory() -> int:
+    """Bytes that the machine can give without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+
+
+HOMES = homes()
 HOME = HOMES / str(os.getpid())
 
 
@@ -47,6 +67,7 @@ def hasty_server() -> str:
     with psycopg.connect(url, autocommit=True) as connection:
         for setting in ("fsync", "full_page_writes", "synchronous_commit", "autovacuum"):
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("ALTER SYSTEM SET max_wal_size = '256MB'")  # it may lie in memory
         connection.execute("ALTER SYSTEM SET scram_iterations = 1")
         connection.execute("SELECT pg_reload_conf()")
         connection.execute("SET scram_iterations = 1")  # a reload takes its time
