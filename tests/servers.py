@@ -16,7 +16,7 @@ from psycopg import sql
 
 from calm_console import embedded
 
-ROOM = 8 * 1024**3  # bytes: more than twice what the servers of four processes came to need
+ROOM = 4 * 1024**3  # bytes: more than four times what the servers of four processes came to need
 
 
 def homes() -> Path:
