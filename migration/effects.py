@@ -144,7 +144,7 @@ def world(account: Account, document: object, doors: Doors, people: People, *, n
         mapping_revision=MappingRevision(number=0, document=document),
         capabilities=sorted(decision.capabilities),
         watermark=watermark.as_json(moments),
-        link_index=links.up_to_date(mappings.parse(document), doors.crm, address, now=now, pulse=pulse),
+        link_index=links.up_to_date(mappings.parse(document), doors.crm, address, pulse=pulse),
     )
     rivals: dict[int, set[int]] = {}
     for person, organisation in doors.cdp.rival_claims(account.cdp_id):

@@ -7,6 +7,7 @@ others; an audit that names no row is a row of its own.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import NamedTuple
 
 from psycopg import sql
 
@@ -18,11 +19,19 @@ from migration.pipeline.reading import changes_reader, values
 
 BATCH = 5_000  # audits of join rows at a time
 IDS_AT_ONCE = 100_000  # of them in the index's order, where nothing but ids is looked at
-PAGE = 20_000  # audits at a time, when an extension looks for changed join rows
+PAGE = 5_000  # audits at a time, when an extension looks for changed join rows: the last page is read again wherever one was written since
 ROWS_AT_ONCE = 500  # whose whole history is asked for
 AHEAD = "2 days"  # by which the clock of whoever writes audits may be wrong
 ODD, NAMELESS = 1 << 61, 1 << 62  # where the numbers begin of rows whose id is none, and of audits without a row
 NUMBER = "'^(0|[1-9][0-9]{0,17})$'"
+
+
+class Page(NamedTuple):
+    """Some thousand audits in the order of their ids."""
+
+    following: int | None  # where the next page begins; None where this one is not full
+    is_recent: bool  # whether one of them was made since the moment that was asked for
+    told: str  # differs where an audit of a join row came, went or changed, or the page ends elsewhere
 
 
 class Source:
@@ -178,27 +187,55 @@ class Source:
             """SELECT min(id), count(*) FILTER (WHERE created_at >= {moment} AND created_at < {moment} + interval {most}) FROM
                (SELECT id, created_at FROM audits WHERE id <= {below} ORDER BY id DESC LIMIT 2000) page"""
         )
-        kind = "timestamp" if self.crm.shape.created_at == "timestamp without time zone" else "timestamptz"
-        literal = sql.SQL("{}::{}").format(
-            sql.Literal(moment.replace(tzinfo=None).isoformat() if kind == "timestamp" else moment.isoformat()), sql.SQL(kind)
-        )
+        names = {"moment": self.moment(moment), "most": sql.Literal(AHEAD)}
         while True:
-            lowest, recent = self.crm.rows(statement.format(moment=literal, most=sql.Literal(AHEAD), below=sql.Literal(below)))[0]
+            lowest, recent = self.crm.rows(statement.format(below=sql.Literal(below), **names))[0]
             if lowest is None or not recent:
                 return below if lowest is None else lowest
             below = lowest - 1
 
-    def page_after(self, low: int) -> int | None:
-        """The audit id where the page after the one from `low` on begins; None where there is none. Counted by audits, since ids have gaps of any size."""
-        statement = sql.SQL("SELECT id FROM audits WHERE id >= {} ORDER BY id OFFSET {} LIMIT 1")
-        found = self.crm.rows(statement.format(sql.Literal(low), sql.Literal(PAGE)))
-        return found[0][0] if found else None
+    def moment(self, moment: datetime) -> sql.Composed:
+        """A moment as the type of `created_at` has it."""
+        if self.crm.shape.created_at == "timestamp without time zone":
+            return sql.SQL("{}::timestamp").format(sql.Literal(moment.replace(tzinfo=None).isoformat()))
+        return sql.SQL("{}::timestamptz").format(sql.Literal(moment.isoformat()))
 
-    def changed_rows(self, low: int, high: int) -> Iterator[sql.Composed]:
-        """Join rows with an audit from id `low` (inclusive) to `high` (exclusive), by primary key, some hundred at a time."""
+    def page(self, low: int, moment: datetime) -> Page:
+        """The PAGE audits from id `low` on. Counted by audits, since ids have gaps of any size."""
+        statement = sql.SQL(
+            """SELECT count(*), max(id), count(*) FILTER (WHERE created_at >= {moment} AND created_at < {moment} + interval {most}),
+                      md5(string_agg(told, ',' ORDER BY id))
+               FROM (SELECT id, created_at,
+                            CASE WHEN auditable_type IN ({classes}) THEN
+                                ROW(id, auditable_type, auditable_id, action, md5(audited_changes::text), associated_type, associated_id)::text END AS told
+                     FROM audits WHERE id >= {low} ORDER BY id LIMIT {page}) page"""
+        )
+        names = {"moment": self.moment(moment), "most": sql.Literal(AHEAD), "classes": literals(self.classes)}
+        number, last, recent, digest = self.crm.rows(statement.format(low=sql.Literal(low), page=sql.Literal(PAGE), **names))[0]
+        following = last + 1 if number == PAGE else None
+        return Page(following, recent > 0, f"{following} {digest}")
+
+    def rows_kept_as(self, numbers: Iterable[int], *, since: int) -> set[int | str]:
+        """The ids, as the column has them, of join rows that are kept under these numbers.
+
+        Of a row whose id is no number, only where an audit with an id from `since` on names it.
+        """
+        wanted = set(numbers)
+        found: set[int | str] = {str(row) if self.id_is_text else row for row in wanted if row < ODD}
+        if odd := [row for row in wanted if ODD <= row < NAMELESS]:
+            statement = sql.SQL(
+                """SELECT DISTINCT auditable_id FROM audits
+                   WHERE id >= {since} AND auditable_type IN ({classes}) AND auditable_id IS NOT NULL AND {row} = ANY({odd}::bigint[])"""
+            )
+            names = {"since": sql.Literal(since), "classes": literals(self.classes), "row": self.row, "odd": sql.Literal(odd)}
+            found |= {row for (row,) in self.crm.rows(statement.format(**names))}
+        return found
+
+    def changed_rows(self, low: int, high: int, also: Iterable[int | str] = ()) -> Iterator[sql.Composed]:
+        """Join rows with an audit from id `low` (inclusive) to `high` (exclusive), by primary key, and `also` these; some hundred at a time."""
         statement = sql.SQL("SELECT DISTINCT auditable_id FROM audits WHERE id >= {low} AND id < {high} AND auditable_type IN ({classes})")
         names = {"low": sql.Literal(low), "high": sql.Literal(high), "classes": literals(self.classes)}
         ids = {row for (row,) in self.crm.rows(statement.format(**names))}
-        yield from self.of_rows(ids - {None})
+        yield from self.of_rows({*ids, *also} - {None})
         if None in ids:
             yield from self.nameless(low, high)

@@ -9,50 +9,36 @@ window before the end of the last one.
 import hashlib
 import json
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import connection, transaction
 from django.db.models import Model, Q
 from psycopg import sql
 
-from migration import events
+from migration import events, ticks
 from migration.crm import Crm
 from migration.doors import Outage
 from migration.link_history import History
-from migration.link_source import Source
+from migration.link_reader import FOREVER
+from migration.link_source import Page, Source
 from migration.mapping import Mapping, Role
 from migration.models import DealLink, JoinConcern, LinkIndex, LinkOddity
-from migration.pipeline.records import Joined, Links
 
 # Raised by hand whenever the same audits would become other links. 2: rows whose id is no number are links too. 3: an associated contact tells the rows
 # of two tables apart. 4: an update after the destroy concerns the row's contact; a contact that leaves a row without a deal leaves none; unknown actions
 # belong to the associated deal.
 READING = 4
 LAG = timedelta(hours=6)  # the longest transaction of the CRM that an extension must still find
-FOREVER = 2**63 - 1
-WAITS, WAIT_SECONDS = 40, 0.5  # for another worker's extension
+WAITS, WAIT_SECONDS = 100, 0.2  # for another worker's extension
 KEPT = (DealLink, JoinConcern, LinkOddity)
-QUICK_SECONDS = 1.0  # a count of settled audits that takes no longer is made each time
+QUICK_SECONDS = 0.2  # a count of settled audits that takes no longer is made each time
 SELDOM = 100
 BEGUN_AGAIN = (
     "Audits of join rows came or went where ids were settled long ago: the index is built anew. Runs that were verified since {since} may rest on "
     "links that were wrong: run their accounts again."
 )
-LINKS_OF_PERSONS = (
-    "SELECT deal_id, person_id, from_audit, to_audit FROM migration_deallink WHERE index_id = %s AND person_id = ANY(%s::bigint[])"
-)
-CONCERNS_OF_PERSONS = (
-    "SELECT person_id, audit_id, moved, deal_id FROM migration_joinconcern WHERE index_id = %s AND person_id = ANY(%s::bigint[])"
-)
-# As link_history lists them: the deal that a row moved to comes first.
-CONCERNS_OF_DEALS = """
-    SELECT deal_id, audit_id, company_id FROM migration_joinconcern
-    WHERE index_id = %s AND person_id IS NULL AND deal_id = ANY(%s::bigint[]) ORDER BY id"""
-
 Pulse = Callable[[], None]
 
 
@@ -63,15 +49,18 @@ def key_of(mapping: Mapping, address: str) -> str:
     return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()
 
 
-def up_to_date(mapping: Mapping, crm: Crm, address: str, *, now: datetime, pulse: Pulse) -> LinkIndex:
-    """The source's link index, built, or extended by every audit committed since; asked at the planning of each run and before its verification.
+def up_to_date(mapping: Mapping, crm: Crm, address: str, *, pulse: Pulse) -> LinkIndex:
+    """The source's link index, built, or extended by every audit committed until now; asked at the planning of each run and before its verification.
 
     `pulse` is called between batches. Raises Outage where another worker is building it.
     """
     index, _ = LinkIndex.objects.get_or_create(key=key_of(mapping, address))
+    asked = ticks.now()
     with only_builder(index, pulse):
         index.refresh_from_db()
-        source = Source(mapping, crm)
+        if index.built and index.covered_at and index.covered_at > asked:
+            return index  # while this worker waited for its turn, another one began to look and has ended
+        now, source = ticks.now(), Source(mapping, crm)
         if not source.classes:
             mark(index, source.highest_audit(), now)
             return index
@@ -149,28 +138,47 @@ def forget(index: LinkIndex, *, since: datetime | None, now: datetime) -> None:
     """Begin the first build again; what is kept is replaced batch by batch, and serves until then."""
     moment = f"{since:%Y-%m-%d %H:%M} UTC" if since else "it was built"
     events.record("link index begun again", BEGUN_AGAIN.format(since=moment), now=now, by="link index")
-    index.built, index.cursor, index.building_to, index.building_at, index.settled_to = False, -1, None, None, 0
-    index.save(update_fields=["built", "cursor", "building_to", "building_at", "settled_to"])
+    index.built, index.cursor, index.building_to, index.building_at, index.settled_to, index.pages = False, -1, None, None, 0, {}
+    index.save(update_fields=["built", "cursor", "building_to", "building_at", "settled_to", "pages"])
 
 
 def extend(index: LinkIndex, source: Source, *, now: datetime, pulse: Pulse) -> None:
-    """Read again the join rows that have audits since the last look, and in the window before it."""
+    """Read again the join rows that have audits in what is not settled yet, page by page: those pages that are not as they were at the last look."""
     top = source.highest_audit()
-    low: int | None = source.first_since((index.covered_at or now) - LAG, index.covers_to or 0)
+    low: int | None = window_start(index, source, now)
+    pages: dict[int, Page] = {}
     while low is not None:
         pulse()
-        following = source.page_after(low)
-        with transaction.atomic():
-            cut_off(index, low, following or FOREVER)
-            for which in source.changed_rows(low, following or FOREVER):
-                replace(index, source.histories(which))
-        low = following
+        page = pages[low] = source.page(low, now - LAG)
+        if index.pages.get(str(low)) != page.told:
+            with transaction.atomic():
+                if index.pages.get(str(low)):  # should this look be broken off, the next one reads that page again
+                    index.pages[str(low)] = ""
+                    index.save(update_fields=["pages"])
+                told = cut_off(index, low, page.following or FOREVER)
+                also = source.rows_kept_as(map(row_of, told), since=min(pages))
+                for which in source.changed_rows(low, page.following or FOREVER, also):
+                    replace(index, source.histories(which))
+        low = page.following
+    lows = list(pages)
+    first_recent = next((number for number, low in enumerate(lows) if pages[low].is_recent), len(lows))
+    settled_to = lows[max(first_recent - 1, 0)]
+    index.pages = {str(low): page.told for low, page in pages.items() if low >= settled_to}
     mark(index, top, now)
-    settle(index, source, source.first_since(now - LAG, top), now=now)
+    settle(index, source, settled_to, now=now)
 
 
-def cut_off(index: LinkIndex, low: int, high: int) -> None:
-    """Forget what audits with these ids told: a source that was restored has them no more, or others under their ids.
+def window_start(index: LinkIndex, source: Source, now: datetime) -> int:
+    """The audit id below which all is settled: where the last look left it, unless a source that was restored to before holds others there by now."""
+    if index.pages:
+        first = min(map(int, index.pages))
+        if source.page(first, now).told == index.pages[str(first)]:
+            return first
+    return source.first_since((index.covered_at or now) - LAG, index.covers_to or 0)
+
+
+def cut_off(index: LinkIndex, low: int, high: int) -> set[int]:
+    """Forget what audits with these ids told: a source that was restored has them no more, or others under their ids. Returns whose audits they were.
 
     Whatever began or ended a link is kept as a concern too, or as an oddity.
     """
@@ -181,6 +189,7 @@ def cut_off(index: LinkIndex, low: int, high: int) -> None:
     of_rows.filter(to_audit__gte=low, to_audit__lt=high).update(to_audit=None)
     for model in (JoinConcern, LinkOddity):
         model._default_manager.filter(**told).delete()
+    return rows
 
 
 def settle(index: LinkIndex, source: Source, to: int, *, now: datetime) -> None:
@@ -195,7 +204,7 @@ def settle(index: LinkIndex, source: Source, to: int, *, now: datetime) -> None:
 
 def mark(index: LinkIndex, top: int, now: datetime) -> None:
     index.built, index.covers_to, index.covered_at = True, top, now
-    index.save(update_fields=["built", "covers_to", "covered_at"])
+    index.save(update_fields=["built", "covers_to", "covered_at", "pages"])
 
 
 def clear(index: LinkIndex, after: int, upper: int) -> None:
@@ -245,53 +254,5 @@ def kept_id(role: Role, row: int) -> int:
     return row if role == Role.DEAL_CONTACT_JOIN else -row - 1
 
 
-@dataclass(frozen=True)
-class Reader:
-    """What workers and planning ask of a built index."""
-
-    index: LinkIndex | None
-
-    def of(self, persons: Iterable[int]) -> Links:
-        """What links tell of these persons."""
-        if self.index is None:
-            return Links()
-        wanted = list(persons)
-        by_deal = self.by_deal(wanted)
-        by_audit: dict[int, dict[int, Joined]] = defaultdict(dict)
-        for person, audit, moved, deal in self.kept(CONCERNS_OF_PERSONS, wanted):
-            by_audit[audit][person] = Joined(person, moved or None, deal)
-        for deal, audit, company in self.kept(CONCERNS_OF_DEALS, list(by_deal)):
-            for person, start, end in by_deal[deal]:
-                if start < audit < end:
-                    by_audit[audit].setdefault(person, Joined(person, None, deal, company))
-        return Links(by_deal, {audit: [found[person] for person in sorted(found)] for audit, found in sorted(by_audit.items())})
-
-    def kept(self, query: str, ids: list[int]) -> list[tuple]:
-        """The answer to one of the queries above. Ids go as one array: Django's `__in` took nine times as long."""
-        with connection.cursor() as cursor:
-            cursor.execute(query, (self.index.pk if self.index else None, "{" + ",".join(map(str, ids)) + "}"))
-            return cursor.fetchall()
-
-    def by_deal(self, persons: list[int]) -> dict[int, list[tuple[int, int, int]]]:
-        """Deal -> (person, from audit, to audit), both exclusive.
-
-        Two join rows can link one pair at a time: their intervals are merged, so that a contact reached twice counts once.
-        """
-        spans: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-        for deal, person, start, end in self.kept(LINKS_OF_PERSONS, persons):
-            spans[deal, person].append((start, FOREVER if end is None else end))
-        merged: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-        for (deal, person), found in sorted(spans.items()):
-            merged[deal] += [(person, start, end) for start, end in union(found)]
-        return dict(merged)
-
-
-def union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans whose open intervals overlap, as one. Those that only touch stay two: the audit where they meet is a join row's own."""
-    result: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if result and start < result[-1][1]:
-            result[-1] = (result[-1][0], max(end, result[-1][1]))
-        else:
-            result.append((start, end))
-    return result
+def row_of(kept: int) -> int:
+    return kept if kept >= 0 else -kept - 1

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from psycopg import sql
 
 from migration.crm import TEXTS, Crm, Shape
-from migration.links import Reader
+from migration.link_reader import Reader
 from migration.mapping import Mapping, Role
 from migration.pipeline.queries import array, companions, joins, literals, watermark_of_row
 from migration.pipeline.records import Links

@@ -21,7 +21,7 @@ from migration import (
     holding,
     leases,
     ledger,
-    links,
+    link_reader,
     planning,
     reaper,
     reconcile,
@@ -159,7 +159,7 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
     mark = watermark.as_json(moments)
     mapping = mappings.parse(run.mapping_revision.document)
     index = worlds.links_until_now(mapping, crm, partial(holding.pulse, run, crm))
-    reader = links.Reader(index)
+    reader = link_reader.Reader(index)
     candidates = 0
 
     def counted() -> Iterator[planning.PersonCount]:

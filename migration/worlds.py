@@ -10,7 +10,7 @@ import psycopg
 from django.conf import settings
 from psycopg.conninfo import conninfo_to_dict
 
-from migration import links, ticks, watermark
+from migration import link_reader, links, watermark
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
@@ -69,7 +69,7 @@ def address(variable: str) -> str:
 
 def links_until_now(mapping: mappings.Mapping, crm: Crm, pulse: links.Pulse) -> LinkIndex:
     """The link index, with whatever links have committed by now: what hangs on one that it does not know is nobody's candidate."""
-    return links.up_to_date(mapping, crm, address("CRM_DATABASE_URL"), now=ticks.now(), pulse=pulse)
+    return links.up_to_date(mapping, crm, address("CRM_DATABASE_URL"), pulse=pulse)
 
 
 class OutOfTime(RuntimeError):
@@ -112,7 +112,7 @@ def world(run: Run, crm: Crm, cdp: Cdp, people: People, rivals: dict[int, set[in
         watermark=watermark.from_json(run.watermark or {}),
         seam_lag=timedelta(seconds=settings.SEAM_LAG_SECONDS),
         rivals=rivals,
-        links=links.Reader(run.link_index),
+        links=link_reader.Reader(run.link_index),
         waived=frozenset(Waiver.objects.filter(account=account).values_list("person_id", "audit_id", "reason")),
         enriches="F" in capabilities,
         decisions={

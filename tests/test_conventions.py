@@ -41,7 +41,7 @@ LAYERS = (
     ("migration.accounts", "migration.budget", "migration.people", "migration.raw_audits", "migration.revisions", "migration.watermark"),
     ("migration.logins",),
     ("migration.pipeline",),
-    ("migration.link_source",),
+    ("migration.link_reader", "migration.link_source"),
     ("migration.links", "migration.ours"),
     ("migration.ledger", "migration.planning", "migration.progress"),
     ("migration.shares",),

@@ -11,7 +11,7 @@ from django.conf import settings
 from psycopg import sql
 
 from gates.probes import by_index
-from migration import links, planning, watermark
+from migration import link_reader, links, planning, watermark
 from migration.crm import Crm
 from migration.doors import Outage
 from migration.mapping import Mapping, Role
@@ -95,7 +95,7 @@ def chunk(scout: Crm, mapping: Mapping, persons: list[int]) -> Work:
     first deals and join rows instead, as many.
     """
     index = LinkIndex.objects.filter(key=links.key_of(mapping, address("CRM_DATABASE_URL")), built=True).first()
-    reader = links.Reader(index)
+    reader = link_reader.Reader(index)
     first = persons[: planning.PERSONS_AT_ONCE]
     try:
         for query in counting(scout, mapping, Work(Selection(first), reader.of(first))):

@@ -16,13 +16,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from uuid import UUID
 
 from gates.probes import Finding, Measurement, by_index
 from gates.probes.addresses import database
 from gates.probes.enrichments import Tally, look
-from migration import links, revisions, worlds
+from migration import link_reader, links, revisions, worlds
 from migration import mapping as mappings
 from migration.cdp import Cdp
 from migration.crm import Crm
@@ -72,16 +71,14 @@ def measure(account: Account | None) -> Measurement:
     with closing(Crm()) as crm, closing(Cdp()) as cdp:
         by_index.limit(crm, STATEMENT_SECONDS)
         try:
-            index = links.up_to_date(
-                mapping, crm, worlds.address("CRM_DATABASE_URL"), now=datetime.now(UTC), pulse=worlds.until(time.monotonic() + SECONDS)
-            )
+            index = links.up_to_date(mapping, crm, worlds.address("CRM_DATABASE_URL"), pulse=worlds.until(time.monotonic() + SECONDS))
         except worlds.OutOfTime:
             return Measurement([Finding(False, "The link index is still being built: measure again, and it goes on from where it is.")])
-        tally, covered = gone_over(mapping, crm, cdp, links.Reader(index))
+        tally, covered = gone_over(mapping, crm, cdp, link_reader.Reader(index))
     return Measurement(list(findings(tally, covered)), facts(tally, covered))
 
 
-def gone_over(mapping: Mapping, crm: Crm, cdp: Cdp, index: links.Reader) -> tuple[Tally, Covered]:
+def gone_over(mapping: Mapping, crm: Crm, cdp: Cdp, index: link_reader.Reader) -> tuple[Tally, Covered]:
     """The accounts with most contacts first, until there are enough contacts or there is no time left."""
     tally, covered = Tally(), Covered()
     known = {each.cdp_id: each for each in Account.objects.filter(gone=False)}

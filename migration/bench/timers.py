@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from migration import boundary, chunks, links, steps, worlds
+from migration import boundary, chunks, link_reader, links, steps, worlds
 from migration.pipeline import flow, load
 
 GENERATORS: dict[str, tuple[Any, str]] = {  # step -> where its generator function is found
@@ -22,7 +22,7 @@ GENERATORS: dict[str, tuple[Any, str]] = {  # step -> where its generator functi
     "write rows": (load, "lines"),
 }
 FUNCTIONS: dict[str, tuple[Any, str]] = {
-    "look up links": (links.Reader, "of"),
+    "look up links": (link_reader.Reader, "of"),
     "look up organisations": (flow, "organisations"),
     "look up names": (flow, "namings"),
     "COPY into staging": (flow, "stage"),

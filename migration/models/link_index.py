@@ -13,6 +13,11 @@ class LinkIndex(models.Model):
     settled_to = models.BigIntegerField(
         default=0, help_text="Audit ids under this one were older than any transaction that could still be open."
     )
+    pages = models.JSONField(
+        default=dict,
+        db_default={},
+        help_text="First audit id of each page from there on: what it told at the last look; see link_source.Page.",
+    )
     settled_audits = models.BigIntegerField(
         default=0, help_text="Audits of join rows among them; a later count that differs has the index built again."
     )

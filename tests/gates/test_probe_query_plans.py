@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from gates.probes import Measurement, by_index, extraction, gem_indexes, plan_trees, query_plans
-from migration import links, planning, revisions, worlds
+from migration import link_reader, links, planning, revisions, worlds
 from migration import mapping as mappings
 from migration.crm import Crm
 from migration.doors import Misconfigured
@@ -352,9 +352,9 @@ def test_a_built_link_index_says_which_deals(sample):
     with closing(Crm()) as crm:
         by_index.prepare(crm, 60)
         guessed = extraction.chunk(crm, mapping, list(range(1, 50)))
-        index = links.up_to_date(mapping, crm, worlds.address("CRM_DATABASE_URL"), now=now(), pulse=lambda: None)
+        index = links.up_to_date(mapping, crm, worlds.address("CRM_DATABASE_URL"), pulse=lambda: None)
         told = extraction.chunk(crm, mapping, list(range(1, 50)))
-    assert told.links == links.Reader(index).of(told.selection.persons)
+    assert told.links == link_reader.Reader(index).of(told.selection.persons)
     assert {span for spans in guessed.links.by_deal.values() for span in spans} == {(0, 0, planning.LAST_PERSON)}
     assert (told.audits or 0) > (guessed.audits or 0)
 

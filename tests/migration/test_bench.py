@@ -16,7 +16,7 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from migration import accounts, attempts, chunks, ledger, links, reconcile, revisions, runs, steps, worlds
+from migration import accounts, attempts, chunks, ledger, link_reader, reconcile, revisions, runs, steps, worlds
 from migration.bench import build, forecast, pieces, plain_dlt, policy, server, shapes
 from migration.cdp import Cdp
 from migration.crm import Crm
@@ -225,7 +225,9 @@ def test_verification_and_the_boundary_audit_read_the_source_once(bench, setting
             ask = getattr(world.crm, name)
             patched.setattr(world.crm, name, lambda query, *more, ask=ask: source.append(query) or ask(query, *more))
         patched.setattr(
-            links.Reader, "kept", lambda reader, query, ids, kept=links.Reader.kept: looks.append(query) or kept(reader, query, ids)
+            link_reader.Reader,
+            "kept",
+            lambda reader, query, ids, kept=link_reader.Reader.kept: looks.append(query) or kept(reader, query, ids),
         )
         found, seams = reconcile.verify_run(run, world, ledger.of(run), lambda name: None)
     assert found.agrees and found.sampled == 1000

@@ -11,10 +11,11 @@ import pytest
 from django.db import connection
 from psycopg import sql
 
-from migration import ledger, link_source, links, mapping
+from migration import ledger, link_reader, link_source, links, mapping
 from migration.crm import Crm
 from migration.doors import Outage
 from migration.models import DealLink, Event, JoinConcern, LinkIndex, LinkOddity
+from migration.pipeline.records import Links
 from migration.states import RunMode
 from tests.conftest import Systems, rows
 from tests.migration.conftest import mapping_document, now, run_account
@@ -38,7 +39,7 @@ DEMO = with_joins("Crm::DealPerson")
 
 def up_to_date(which: mapping.Mapping = DEMO, address: str = "a", pulse: links.Pulse = lambda: None) -> LinkIndex:
     with closing(Crm()) as crm:
-        return links.up_to_date(which, crm, address, now=now(), pulse=pulse)
+        return links.up_to_date(which, crm, address, pulse=pulse)
 
 
 def contents(*indexes: LinkIndex) -> list[tuple]:
@@ -73,7 +74,7 @@ def broken_off_after(batches: int) -> links.Pulse:
 @BOTH_SAMPLES
 def test_every_audit_concerns_the_contacts_that_ruby_says(systems, truth):
     everybody = {row[0] for row in rows(systems.crm, "SELECT id FROM crm_people")} | set(range(1, 400))
-    found = links.Reader(up_to_date()).of(everybody)
+    found = link_reader.Reader(up_to_date()).of(everybody)
     audits = rows(systems.crm, "SELECT id, auditable_type, auditable_id FROM audits ORDER BY id")
     assert {audit for audit, name, _ in audits if name not in ("Crm::DealPerson", "Crm::DealCompany")} & found.by_audit.keys() == set()
     for audit, name, record in audits:
@@ -90,7 +91,7 @@ def test_every_audit_concerns_the_contacts_that_ruby_says(systems, truth):
 
 @BOTH_SAMPLES
 def test_every_join_audit_says_what_ruby_saw_happen(systems, truth):
-    found = links.Reader(up_to_date()).of(range(1, 400))
+    found = link_reader.Reader(up_to_date()).of(range(1, 400))
     events = [(kind, event) for told in truth["organisations"].values() for kind, every in told["events"].items() for event in every]
     seen: dict[int, set[tuple]] = {}
     for kind, event in events:
@@ -422,12 +423,12 @@ def test_two_join_tables_with_equal_ids_and_equal_ends_do_not_mix(systems):
 # --- cases ----------------------------------------------------------------------------------------------------------
 
 
-def joins(systems: Systems, *audits: dict[str, Any]) -> links.Links:
+def joins(systems: Systems, *audits: dict[str, Any]) -> Links:
     """Audits of join rows of deal 9000 (unless they say otherwise), and what the index then tells of persons 1 to 5."""
     for each in audits:
         each.setdefault("associated_id", 9000)
     insert(systems, [JOIN | each for each in audits])
-    return links.Reader(up_to_date()).of(range(1, 6))
+    return link_reader.Reader(up_to_date()).of(range(1, 6))
 
 
 def linked(row: int, person: int, action: str = "create") -> dict[str, Any]:
@@ -440,12 +441,12 @@ def test_two_join_rows_of_one_pair_are_one_link_until_both_are_gone(systems):
 
 
 def test_spans_that_overlap_are_one_and_spans_that_touch_are_two():
-    assert links.union([(3, 9), (1, 5), (4, 7), (9, 12), (20, links.FOREVER)]) == [(1, 9), (9, 12), (20, links.FOREVER)]
+    assert link_reader.union([(3, 9), (1, 5), (4, 7), (9, 12), (20, link_reader.FOREVER)]) == [(1, 9), (9, 12), (20, link_reader.FOREVER)]
 
 
 def test_unlinked_and_linked_again_within_one_microsecond_are_two_links_in_the_order_of_ids(systems):
     found = joins(systems, linked(9001, 1), linked(9001, 1, "destroy"), linked(9002, 1))
-    assert found.by_deal[9000] == [(1, 900_001, 900_002), (1, 900_003, links.FOREVER)]
+    assert found.by_deal[9000] == [(1, 900_001, 900_002), (1, 900_003, link_reader.FOREVER)]
 
 
 def test_an_audit_of_a_company_row_concerns_the_contacts_linked_just_before_it(systems):
@@ -480,4 +481,4 @@ def test_a_join_row_with_what_jsonb_refuses_still_links(systems):
     systems.change_crm("ALTER TABLE audits ALTER audited_changes TYPE json USING audited_changes::text::json")
     ends = '{"role": "a\\u0000b", "crm_deal_id": 9000, "crm_person_id": 1}'
     found = joins(systems, linked(9001, 1) | {"audited_changes": ends})
-    assert found.by_deal.get(9000) == [(1, 900_001, links.FOREVER)]
+    assert found.by_deal.get(9000) == [(1, 900_001, link_reader.FOREVER)]
