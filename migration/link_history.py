@@ -143,7 +143,8 @@ def created(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
 
 def updated(audit: JoinAudit, row: Row, ends: Ends, history: History) -> None:
     new_deal = ends.deal_after if ends.deal_moved else known(ends.deal_after, row.deal, audit.deal_hint)
-    old_deal = ends.deal_before if ends.deal_moved else known(row.deal, new_deal)
+    # What this audit says of the deal before it goes before what earlier ones told: a row can be moved unaudited in between.
+    old_deal = ends.deal_before if ends.deal_moved else known(ends.deal_before, row.deal, new_deal)
     new_person = ends.person_after if ends.person_moved else known(ends.person_after, row.person)
     if ends.deal_moved or ends.person_moved or (new_deal, new_person) != (row.deal, row.person):
         close(row, audit.audit_id, history)

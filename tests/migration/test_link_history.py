@@ -329,6 +329,15 @@ def test_a_pair_that_changes_nothing_moves_nothing(pair):
     assert found.concerns[1:] == [Concern(1, 2, "", 7)]
 
 
+@pytest.mark.parametrize("stated", [[8, 8], ["8", 8], 8])
+def test_a_deal_that_an_update_states_unchanged_is_the_rows_and_not_the_one_that_earlier_audits_told(stated):
+    """The row was moved from deal 7 unaudited: the update is none of deal 7's contacts' business."""
+    found = history([create(1), update(2, **{DEAL: stated}), update(3, **{DEAL: stated, PERSON: [1, 2]})])
+    assert found.links == [Link(1, 7, 1, 2), Link(1, 8, 2, 3), Link(2, 8, 3, None)]
+    assert found.concerns[1:] == [Concern(1, 2, "", 8), Concern(1, 3, "contact_old", 8), Concern(2, 3, "contact_new", 8)]
+    assert found.belongings == [Belonging(7, 1, 1), Belonging(8, 2, 1), Belonging(8, 3, 2)]
+
+
 def test_a_contact_set_to_null_and_back():
     found = history([create(1), update(2, **{PERSON: [1, None]}), update(3, **{ROLE: [None, "x"]}), update(4, **{PERSON: [None, 2]})])
     assert found.links == [Link(1, 7, 1, 2), Link(2, 7, 4, None)]
