@@ -88,7 +88,8 @@ def candidate(fields: list[bytes], classes: dict[bytes, tuple[str, Role]], reade
     except Unreadable as error:
         found.problem = Problem(Reason.CHANGES_UNREADABLE, str(error))
     except UnstorableText as error:
-        if storable_without_secrets(error.text, mapping):
+        # What is beyond is counted by category and stored nowhere: there it is enough that it can be read.
+        if found.beyond or storable_without_secrets(error.text, mapping):
             found.changes = copytext.write(error.text)
         else:
             found.problem = Problem(Reason.CHANGES_UNSTORABLE, str(error))

@@ -3,6 +3,7 @@
 import psycopg
 import pytest
 
+from migration import ledger
 from tests.conftest import rows
 from tests.migration.hard_rows import AS_JSON, CHANGES, FIRST, NOTE, activity, as_jsonb, insert, moved, text_of
 
@@ -93,6 +94,19 @@ def test_of_json_what_jsonb_refuses_is_unstorable_and_the_rest_loads(console):
     found = moved(console)
     assert found.quarantined == refused
     assert found.rows == wanted
+
+
+BEYOND = "2090-01-01 12:00:00"  # every watermark
+
+
+def test_beyond_the_watermark_what_jsonb_refuses_is_counted_by_its_category_as_any_other(console):
+    """Nothing of it is stored, and it can be read."""
+    console.change_crm(AS_JSON)
+    before = dict(ledger.of(moved(console).run).beyond)
+    texts = JSON_TEXTS[:UNSTORABLE]
+    insert(console, ({"audited_changes": text, "created_at": BEYOND} for text in texts))
+    after = dict(ledger.of(moved(console).run).beyond)
+    assert after == before | {"contact/update": before.get("contact/update", 0) + len(texts)}
 
 
 @pytest.mark.parametrize("change", ["SELECT 1", AS_JSON], ids=["jsonb", "json"])
