@@ -28,7 +28,8 @@ from migration.models import DealLink, JoinConcern, LinkIndex, LinkOddity
 
 # Raised by hand whenever the same audits would become other links. 2: rows whose id is no number are links too. 3: an associated contact tells the rows
 # of two tables apart. 4: an update after the destroy concerns the row's contact; a contact that leaves a row without a deal leaves none; unknown actions
-# belong to the associated deal. 5: a deal that an update states, and does not change, is the row's, whatever earlier audits told.
+# belong to the associated deal. 5: a deal that an update states, and does not change, is the row's, whatever earlier audits told; and what
+# stands beside a number of any exponent is read.
 READING = 5
 LAG = timedelta(hours=6)  # the longest transaction of the CRM that an extension must still find
 WAITS, WAIT_SECONDS = 100, 0.2  # for another worker's extension

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in typeshed
 from typing import Any
 
@@ -21,12 +21,20 @@ def parse(text: str) -> dict[str, Any]:
     Raises Unreadable where the text is no JSON object.
     """
     try:
-        value = json.loads(text, parse_float=Decimal, parse_int=_integer, strict=False)
+        value = json.loads(text, parse_float=_fraction, parse_int=_integer, strict=False)
     except ValueError as error:
         raise Unreadable("it is not JSON") from error
     if not isinstance(value, dict):
         raise Unreadable("it is JSON, but no object")
     return value
+
+
+def _fraction(text: str) -> Decimal:
+    """A number whose exponent even Decimal refuses (beyond 10^18, as jsonb does) is one that nothing equals."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal("NaN")
 
 
 def _integer(text: str) -> int | Decimal:

@@ -63,7 +63,7 @@ def values(text: str | None, reader: Reader) -> dict[str, Any] | None:
     """audited_changes as a dict, for decisions; None where nobody can read it. What cannot be stored can still be read."""
     try:
         return changes.parse(readable(text, reader))
-    except (Unreadable, ArithmeticError, RecursionError):  # numbers and depths that JSON allows, and Python does not
+    except (Unreadable, RecursionError):  # depths that JSON allows, and Python does not
         return None
 
 

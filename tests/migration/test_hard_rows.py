@@ -5,7 +5,8 @@ import pytest
 
 from migration import ledger
 from tests.conftest import rows
-from tests.migration.hard_rows import AS_JSON, CHANGES, FIRST, NOTE, activity, as_jsonb, insert, moved, text_of
+from tests.migration.hard_rows import AS_JSON, CHANGES, FIRST, NOTE, PERSON, activity, as_jsonb, insert, moved, new_contact, text_of
+from tests.migration.test_hard_links import DEAL, JOIN
 
 # --- values ---------------------------------------------------------------------------------------------------------
 
@@ -103,10 +104,34 @@ def test_beyond_the_watermark_what_jsonb_refuses_is_counted_by_its_category_as_a
     """Nothing of it is stored, and it can be read."""
     console.change_crm(AS_JSON)
     before = dict(ledger.of(moved(console).run).beyond)
-    texts = JSON_TEXTS[:UNSTORABLE]
+    texts = (*JSON_TEXTS[:UNSTORABLE], '{"score": [1, 1e9999999999999999999]}')
     insert(console, ({"audited_changes": text, "created_at": BEYOND} for text in texts))
     after = dict(ledger.of(moved(console).run).beyond)
     assert after == before | {"contact/update": before.get("contact/update", 0) + len(texts)}
+
+
+def test_a_number_that_nobody_can_hold_is_unstorable_and_what_stands_beside_it_is_read(console):
+    """The category, the deal's link, the organisation: Python's decimals refuse an exponent of twenty digits."""
+    console.change_crm(AS_JSON)
+    number = '"score": 1e9999999999999999999'
+    stranger = 5001
+    new_contact(console, stranger)
+    audits = insert(console, [
+        {"auditable_type": "Crm::Task", "associated_type": "Crm::Person", "associated_id": PERSON,
+         "audited_changes": f'{{"crm_task_status_id": [1, 3], {number}}}'},
+        JOIN | {"auditable_id": 8001, "audited_changes": f'{{"crm_deal_id": 9001, "crm_person_id": {PERSON}, {number}}}'},
+        DEAL,
+        {"auditable_id": stranger, "action": "create", "audited_changes": f'{{"organization_id": 2, {number}}}'},
+        {"auditable_id": stranger},
+    ])  # fmt: skip
+    found = moved(console)
+    assert found.quarantined == {
+        audits[0]["id"]: "changes_unstorable",
+        audits[1]["id"]: "changes_unstorable",
+        audits[3]["id"]: "changes_unstorable",
+        audits[4]["id"]: "tenant_mismatch",
+    }
+    assert found.rows == [activity(audits[2], "deal/update")]
 
 
 @pytest.mark.parametrize("change", ["SELECT 1", AS_JSON], ids=["jsonb", "json"])
