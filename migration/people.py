@@ -30,7 +30,9 @@ class People:
         """CRM user id, as text -> Person; users that the CRM no longer has are absent. Raises Outage."""
         users = self.crm.users(sorted(set(user_ids)))
         answers = self.answers({email.strip().lower() for email, _ in users.values() if email and email.strip()})
-        return {user_id: Person(name, answers.get(email.strip().lower()) if email else None) for user_id, (email, name) in users.items()}
+        return {
+            user_id: Person(shown(name), answers.get(email.strip().lower()) if email else None) for user_id, (email, name) in users.items()
+        }
 
     def answers(self, emails: set[str]) -> dict[str, UsmanUser | None]:
         """What this run was told of each e-mail, asking USMAN for the rest and keeping its answers."""
@@ -43,6 +45,11 @@ class People:
                 keep(self.run, fresh)
             self.known |= fresh
         return {email: self.known[email] for email in emails}
+
+
+def shown(name: str | None) -> str | None:
+    """A blank name is none: many a Rails form leaves '' where nothing was filled in."""
+    return name if name and name.strip() else None
 
 
 def kept(run: Run, emails: set[str]) -> dict[str, UsmanUser | None]:

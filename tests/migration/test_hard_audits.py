@@ -35,6 +35,8 @@ def test_every_kind_of_actor(console):
     add_user(console, 902, None, "No E-mail")
     add_user(console, 903, "", None)
     add_user(console, 904, "nobody@sample.example", WEIRD)
+    add_user(console, 906, "nobody@sample.example", "")
+    add_user(console, 907, None, " \t")
     add_user(console, 905, "ünknown😀\\@\n", "Odd")
     named = (
         ({"user_id": 7, "user_type": "User"}, ANDI),
@@ -45,6 +47,9 @@ def test_every_kind_of_actor(console):
         ({"user_id": 903, "user_type": "User"}, ("unknown_user", None, None)),
         ({"user_id": 904, "user_type": "User"}, ("unknown_user", None, WEIRD)),
         ({"user_id": 905, "user_type": "User"}, ("unknown_user", None, "Odd")),
+        ({"user_id": 906, "user_type": "User"}, ("unknown_user", None, None)),
+        ({"user_id": 906, "user_type": None}, ("unknown_user", None, None)),
+        ({"user_id": 907, "user_type": "User"}, ("unknown_user", None, None)),
         ({"user_id": 999_999, "user_type": "User"}, ("unknown_user", None, None)),
         ({"user_id": 999_999, "user_type": None}, ("unknown_user", None, None)),
         ({"user_id": 7, "user_type": "Integration"}, ("integration", None, "Integration #7")),
