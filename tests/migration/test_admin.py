@@ -1,6 +1,7 @@
 """The console for staff: who sees what, that nothing can be changed, that hostile text stays text, and that the figures are the ledger's."""
 
 import re
+import time
 from datetime import timedelta
 from html import unescape
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from migration import forecast, ledger
 from migration.admin import charts, display, run_report
+from migration.admin.document_diff import changes
 from migration.admin.quarantine import EXPLAINED
 from migration.models import Account, Chunk, Event, LinkIndex, MappingRevision, QuarantinedCandidate, Run
 from migration.pipeline.problems import Problem
@@ -612,8 +614,80 @@ def test_a_mapping_revision_shows_what_changed(staff):
     factories.mapping(number=1, document={"id_sets": {"won": ["4"]}})
     second = factories.mapping(number=2, document={"id_sets": {"won": ["4", "5"]}})
     markup = html(staff, page(second))
-    changes = re.search(r'<pre class="document".*?</pre>', markup, re.DOTALL)[0]
-    assert [text(each) for each in re.findall(r"<(?:ins|del)>.*?</(?:ins|del)>", changes)] == ['- "4"', '+ "4",', '+ "5"']
+    shown = re.search(r'<pre class="document".*?</pre>', markup, re.DOTALL)[0]
+    assert [text(each) for each in re.findall(r"<(?:ins|del)>.*?</(?:ins|del)>", shown)] == ['+ "5"']
+
+
+def test_a_change_shows_whole_overrides_and_what_stands_around_it():
+    override = {"class": "Crm::Note", "action": "update", "attribute": "is_pinned", "to": 1, "category": "note/pinned", "priority": 1}
+    before = {
+        "class_roles": {"contact": ["Crm::Person"]},
+        "secrets": ["*_token"],
+        "category_overrides": [override, override | {"priority": 2}],
+    }
+    after = {
+        "class_roles": {"contact": ["Crm::Person", "Contact"]},
+        "category_overrides": [override | {"priority": 2}, override | {"to": True}],
+    }
+    assert changes(before, before | {"secrets": ["*_token"]}) == []
+    shown = "".join(f"{sign}{line}\n" for sign, line in changes(before, after))
+    assert (
+        shown
+        == """\
+@
+   "account_id_sets": {},
+   "actor_overrides": [],
+   "category_overrides": [
+-    {
+-      "account": null,
+-      "action": "update",
+-      "attribute": "is_pinned",
+-      "category": "note/pinned",
+-      "class": "Crm::Note",
+-      "priority": 1,
+-      "to": 1
+-    },
++    {
++      "account": null,
++      "action": "update",
++      "attribute": "is_pinned",
++      "category": "note/pinned",
++      "class": "Crm::Note",
++      "priority": 1,
++      "to": true
++    },
+     {
+       "account": null,
+       "action": "update",
+@
+   "class_roles": {
+     "company": [],
+     "contact": [
++      "Contact",
+       "Crm::Person"
+     ],
+     "deal": [],
+@
+   },
+   "name_attributes": {},
+   "secrets": [
+-    "*_token"
+   ],
+   "status_attributes": {}
+ }
+"""
+    )
+
+
+def test_thousands_of_changed_overrides_are_compared_in_seconds_and_some_are_shown():
+    override = {"class": "Crm::Note", "action": "update", "attribute": "status", "priority": 1}
+    before = [override | {"account": 1 + at % 3, "to": at, "category": "note/pinned"} for at in range(5_000)]
+    after = [each | {"category": "note/starred"} if at % 2 else each for at, each in enumerate(before)]
+    roles = {"class_roles": {"contact": ["Crm::Person"]}}
+    began = time.process_time()
+    found = changes(roles | {"category_overrides": before}, roles | {"category_overrides": after})
+    assert time.process_time() - began < 5
+    assert len(found) == 2_001 and found[-1][0] == "@" and found[-1][1].endswith(" more lines")
 
 
 def test_the_first_page_counts(staff):
