@@ -15,6 +15,7 @@ from gates.catalogue import OWNER_GROUPS
 from migration import budget
 from migration.models import Batch, Event, MappingRevision
 from tests import factories
+from tests.gates.conftest import sign
 from tests.migration.test_admin_work import everything, no_broker  # noqa: F401 - a fixture
 from tests.migration.test_batch_admin import planned
 
@@ -253,3 +254,81 @@ def test_nobody_adds_changes_or_removes_records_people_or_groups(records):
                 wrong.append((name, status))
     assert wrong == []
     assert state() == before
+
+
+def events() -> list[tuple[str, str, str]]:
+    return list(Event.objects.order_by("pk").values_list("kind", "sentence", "by"))
+
+
+def sent(person: User, **changed: object) -> dict[str, object]:
+    """What the page of a login sends."""
+    fields = {name: getattr(person, name) for name in ("username", "is_active", "is_staff", "is_superuser")}
+    fields |= {"date_joined_0": f"{person.date_joined:%Y-%m-%d}", "date_joined_1": f"{person.date_joined:%H:%M:%S}"}
+    fields |= {"groups": [each.pk for each in person.groups.all()]} | changed
+    return {name: value for name, value in fields.items() if value is not False}
+
+
+@pytest.fixture
+def root(client) -> Client:
+    client.force_login(User.objects.create_superuser("root"))
+    return client
+
+
+def test_who_may_sign_is_told_by_events_that_nobody_can_remove(root):
+    """Django's own entries go with the login of who made them."""
+    password = "a long one for the test"
+    root.post(reverse("admin:auth_user_add"), {"username": "ana", "usable_password": "true", "password1": password, "password2": password})
+    ana, cdp = User.objects.get(username="ana"), Group.objects.get(name="CDP")
+    page = reverse("admin:auth_user_change", args=[ana.pk])
+    for changed in ({"groups": [cdp.pk], "is_staff": True}, {}, {"username": "anna", "groups": [], "is_active": False}):
+        assert root.post(page, sent(ana, **changed)).status_code == 302
+        ana.refresh_from_db()
+    new = {"usable_password": "true", "password1": f"{password}!", "password2": f"{password}!"}
+    assert root.post(reverse("admin:auth_user_password_change", args=[ana.pk]), new).status_code == 302
+    assert root.post(reverse("admin:auth_user_delete", args=[ana.pk]), {"post": "yes"}).status_code == 302
+    assert events() == [
+        (
+            "login added",
+            "ana: username nothing to ana; is active nothing to True; is staff nothing to False; is superuser nothing to False",
+            "root",
+        ),
+        ("login changed", "ana: is staff False to True; groups + CDP", "root"),
+        ("login changed", "anna: username ana to anna; is active True to False; groups - CDP", "root"),
+        ("login changed", "anna: password set", "root"),
+        (
+            "login removed",
+            "anna: username anna to nothing; is active False to nothing; is staff True to nothing; is superuser False to nothing",
+            "root",
+        ),
+    ]
+
+
+def test_what_a_group_may_is_told_too_and_no_group_that_the_console_knows_is_renamed_or_removed(root):
+    cdp, may = Group.objects.get(name="CDP"), Permission.objects.get(codename="change_gate")
+    page = reverse("admin:auth_group_change", args=[cdp.pk])
+    had = [*cdp.permissions.values_list("pk", flat=True)]
+    assert root.post(page, {"name": "CDP team", "permissions": [*had, may.pk]}).status_code == 302
+    cdp.refresh_from_db()
+    assert cdp.name == "CDP" and events() == [("group changed", "CDP: permissions + gates.change_gate", "root")]
+    for url, form in (
+        (reverse("admin:auth_group_delete", args=[cdp.pk]), {"post": "yes"}),
+        (reverse("admin:auth_group_changelist"), {"action": "delete_selected", "_selected_action": [cdp.pk], "post": "yes"}),
+    ):
+        said = root.post(url, form).content.decode()
+        assert "The group CDP, which the console knows by this name. Take its members or permissions away instead." in said
+    assert Group.objects.filter(name="CDP").exists() and len(events()) == 1
+
+
+def test_who_has_signed_is_not_removed_and_the_page_says_what_to_do(root):
+    ana = User.objects.create_user("ana")
+    ana.groups.add(Group.objects.get(name="Design"))
+    sign("G", "Design", ana)
+    told = events()
+    for url, form in (
+        (reverse("admin:auth_user_delete", args=[ana.pk]), {"post": "yes"}),
+        (reverse("admin:auth_user_changelist"), {"action": "delete_selected", "_selected_action": [ana.pk], "post": "yes"}),
+    ):
+        said = root.post(url, form).content.decode()
+        assert "The sign-offs of ana, which nobody removes. Take “Active” away from the login instead" in said
+        assert "your account doesn&#x27;t have permission" not in said
+    assert User.objects.filter(username="ana").exists() and events() == told
