@@ -41,6 +41,7 @@ HEADERS = [
     header("ETag", "Of this body.", response=[200, 304]),
 ]
 UNCHANGED = OpenApiResponse(description="The body is the one that If-None-Match names.")
+ONLY_JSON = OpenApiResponse(ProblemSerializer, description="Accept rules JSON out, and there is nothing else.")
 AWAY = OpenApiResponse(ProblemSerializer, description="Something that the answer needs is away; Retry-After says when to ask again.")
 
 
@@ -57,6 +58,7 @@ class MigrationStatus(APIView):
             200: OpenApiResponse(StatusSerializer, description="The status; `stale` is there only where it is true."),
             304: UNCHANGED,
             401: OpenApiResponse(ProblemSerializer, description="There is no session."),
+            406: ONLY_JSON,
             429: OpenApiResponse(ProblemSerializer, description="Asked too often."),
             503: AWAY,
         },
@@ -88,6 +90,7 @@ class AccountMigrationStatus(APIView):
             200: OpenApiResponse(StaffStatusSerializer, description="What the customer is told, the run, and the reasons."),
             304: UNCHANGED,
             404: OpenApiResponse(ProblemSerializer, description="No such account, or it is not for you."),
+            406: ONLY_JSON,
             503: AWAY,
         },
     )

@@ -39,6 +39,19 @@ def test_the_document_has_the_body_of_the_specification():
     assert set(found["StateEnum"]["enum"]) == set(State)
 
 
+@pytest.mark.django_db
+def test_the_document_has_what_is_answered_to_whom_asks_for_something_else_than_json(client, sessions):
+    """schemathesis sends no header that the document does not name."""
+    account = factories.account()
+    sessions.add("abc", account.cdp_id)
+    client.cookies["iag_session"] = "abc"
+    paths = yaml.safe_load(DOCUMENT.read_text())["paths"]
+    for path in ("/api/v1/migration-status", "/api/v1/accounts/{account}/migration-status"):
+        answer = client.get(path.format(account=account.cdp_id), headers={"accept": "text/html"})
+        assert (answer.status_code, answer.json()) == (406, {"detail": "Could not satisfy the request Accept header."})
+        assert paths[path]["get"]["responses"]["406"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+
+
 @pytest.fixture
 def served(live_server, sessions, settings) -> tuple[str, dict[str, str]]:
     """A real server with an account half done, and cookies of its customer and of staff."""
