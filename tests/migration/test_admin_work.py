@@ -581,6 +581,16 @@ def test_a_csv_is_previewed_line_by_line_and_then_applied(staff):
     assert canonical(draft.document) == canonical(FULL | {"actor_overrides": [first, new]})
 
 
+def test_a_preview_says_of_how_many_that_would_be_removed_it_shows_some(staff):
+    one = {"account": None, "crm_user_id": None, "kind": "label", "actor_id": None, "actor_name": None}
+    draft = a_draft(FULL | {"actor_overrides": [one | {"label": f"import {number}"} for number in range(501)]})
+    for kept, says in ((0, "500 of the 501 overrides that would be removed are shown."), (1, "")):
+        csv = override_csv.export({"actor_overrides": draft.document["actor_overrides"][:kept]}, "actor_overrides")
+        preview = upload(staff, draft, "actor_overrides", csv).content.decode()
+        assert len([row for row in rows(preview) if row[1:2] == ["removed"]]) == 500
+        assert re.findall(r"[0-9]+ of the [0-9]+ overrides that would be removed are shown\.", text(preview)) == ([says] if says else [])
+
+
 def test_a_wrong_csv_is_shown_by_line_and_cannot_be_confirmed(staff):
     draft = a_draft(FULL)
     header = ",".join(override_csv.COLUMNS["category_overrides"])
