@@ -39,11 +39,13 @@ def decide(
     """Whether a run of `mode` may start; with `run`, whether that one may go on (its capabilities are its own, and frozen).
 
     `measure` has the gates that hold back this mode measured again, so that nothing which was signed has changed unseen. Raises
-    Outage where that cannot be done.
+    Outage where that cannot be done. An account that left the CDP is refused whatever the gates say.
     """
     held_back_by = [
         gate for gate in GATES if gate.effect == Effect.RUN or (gate.effect == Effect.PRODUCTION and mode == RunMode.PRODUCTION)
     ]
+    if account.gone:
+        return Decision(frozenset(run.capabilities) if run else frozenset(), [gone(account)])
     if measure:
         measure_again(standing.of_all(held_back_by, [account], now=now), now=now, always=run is None)
     closed = [each for each in standing.of_all(held_back_by, [account], now=now) if not each.is_open]
@@ -56,6 +58,11 @@ def decide(
     if mode == RunMode.PRODUCTION:
         refusals += rehearsal.problems(account, capabilities, downgrade_confirmed=downgrade_confirmed)
     return Decision(capabilities, refusals)
+
+
+def gone(account: Account) -> str:
+    """Its contacts went with it, so a run would find no candidate, and call that complete."""
+    return f"{account} is no longer in the CDP, so nothing of it is moved or tried again: run `manage.py sync_accounts` if it is back."
 
 
 def is_open(letter: str, account: Account | None = None, *, now: datetime) -> bool:

@@ -10,10 +10,10 @@ from gates.catalogue import BY_LETTER
 from gates.models import Gate
 from gates.probes import Finding, Measurement
 from gates.standing import State
-from migration import revisions, runs
+from migration import control, revisions, runs
 from migration.models import Account, Run
 from migration.pipeline.flow import VERSION
-from migration.states import RunMode, RunState
+from migration.states import RunMode, RunReason, RunState
 from migration.worlds import systems as systems_digest
 from tests import factories
 from tests.gates.conftest import LATER, NOON, found, open_all
@@ -50,6 +50,26 @@ def test_a_url_that_cannot_be_read_refuses_production_in_words(people, account, 
     settings.CRM_DATABASE_URL = "not a URL"
     refusals = policies.decide(account, RunMode.PRODUCTION, now=LATER).refusals
     assert refusals[-1] == "CRM_DATABASE_URL cannot be read as a URL: write postgresql://user:password@host:5432/name."
+
+
+def test_no_run_of_an_account_that_left_the_cdp_starts_or_goes_on(people, account, mapping):
+    open_all(people, account)
+    rehearse(account, mapping)
+    under_way = factories.run(RunState.RUNNING, account=account, mapping_revision=mapping, capabilities=["D"])
+    assert [decide(account, mode).refusals for mode in RunMode] == [[], []] == [decide(account, run=under_way).refusals, []]
+    Account.objects.update(gone=True)
+    account.refresh_from_db()
+    said = f"{account} is no longer in the CDP, so nothing of it is moved or tried again: run `manage.py sync_accounts` if it is back."
+    assert [decide(account, mode, measure=True) for mode in RunMode] == [policies.Decision(frozenset(), [said])] * 2
+    assert decide(account, run=under_way) == policies.Decision(frozenset("D"), [said])
+    assert not runs.may_go_on(under_way, by="tick", now=LATER)
+    assert (under_way.state, under_way.reason_code, under_way.reason) == (RunState.PAUSED, RunReason.GATE_LAPSED, said)
+    for act in (lambda: runs.start(runs.Wish(account, DRY), by="ana", now=LATER), lambda: control.resume(under_way, by="ana", now=LATER)):
+        with pytest.raises(runs.Refused) as refused:
+            act()
+        assert str(refused.value) == said
+    Account.objects.update(gone=False)
+    assert control.resume(Run.objects.get(pk=under_way.pk), by="ana", now=LATER).state == RunState.PLANNED
 
 
 def test_nothing_runs_before_anything_is_signed(account, mapping):

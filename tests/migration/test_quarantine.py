@@ -15,7 +15,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from gates.policies import Decision
-from migration import chunks, forecast, ledger, quarantine, reports, revisions, runs, steps, summaries, tasks, verdicts
+from migration import accounts, chunks, forecast, ledger, quarantine, reports, revisions, runs, steps, summaries, tasks, verdicts
 from migration.cdp import Cdp
 from migration.models import Account, Chunk, QuarantinedCandidate, Run, Summary, Waiver
 from migration.pipeline.problems import Problem
@@ -229,6 +229,22 @@ def test_of_all_accounts_one_that_is_refused_keeps_no_other_from_being_tried_aga
     assert told["tried_again"] == {str(run.pk): run.quarantined.count()}
     assert list(Chunk.objects.filter(pairs__isnull=False).values_list("run", flat=True)) == [run.pk]
     assert outcome(run)[0] == RunState.PARTIAL
+
+
+def test_of_all_accounts_none_that_left_the_cdp_is_tried_again(console):
+    """Its contacts left with it: its run would find no candidate, list every row as stale, and have succeeded."""
+    left, run = run_account(1), run_account(2)
+    told = (outcome(left), reports.as_json(left), list(left.quarantined.order_by("pk").values()))
+    console.change_cdp(
+        f"DELETE FROM contact_activity_logs WHERE account_id = '{left.account.cdp_id}'",
+        f"DELETE FROM contacts WHERE account_id = '{left.account.cdp_id}'",
+        f"DELETE FROM accounts WHERE id = '{left.account.cdp_id}'",
+    )
+    assert accounts.sync(now=now()).gone == 1
+    assert retry(account=None) == {
+        "tried_again": {str(run.pk): run.quarantined.count()}, "quarantined_now": {str(run.pk): run.quarantined.count()}, "refused": [],
+    }  # fmt: skip
+    assert (outcome(left), reports.as_json(left), list(left.quarantined.order_by("pk").values())) == told
 
 
 # --- the world moved on meanwhile -----------------------------------------------------------------------------------

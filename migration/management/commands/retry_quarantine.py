@@ -64,13 +64,13 @@ def tried_again(chosen: list[QuerySet[QuarantinedCandidate]]) -> tuple[dict[Run,
 
 
 def chosen_candidates(organisation: int | None, reason: str | None) -> list[QuerySet[QuarantinedCandidate]]:
-    """Candidates of each account's latest production run, run by run; asked for all accounts, where that run is partial."""
+    """Candidates of each account's latest production run, run by run; asked for all accounts in the CDP, where that run is partial."""
     if organisation is not None:
         run = quarantine.latest_run(account_of(organisation))
         if run is None:
             raise Refused(f"Organisation {organisation} has no production run yet.")
         runs = [run]
     else:
-        runs = [run for run in Run.objects.filter(state=RunState.PARTIAL) if quarantine.latest_run(run.account) == run]
+        runs = [run for run in Run.objects.filter(state=RunState.PARTIAL, account__gone=False) if quarantine.latest_run(run.account) == run]
     wanted = {"reason": reason} if reason else {}
     return [QuarantinedCandidate.objects.filter(run=run, **wanted) for run in runs]
