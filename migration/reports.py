@@ -69,6 +69,7 @@ def in_words(run: Run) -> Iterator[str]:
     if run.stale:
         yield f"  stale rows (ours, but candidates no more, or another tenant's): {run.stale}"
     yield f"  verification: {verdict(run)}"
+    yield from (f"  warning: {each}" for each in run.warnings)
     yield f"  {run.state}{': ' + run.reason if run.reason else ''}"
 
 

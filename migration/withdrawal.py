@@ -171,6 +171,11 @@ def warn_later(run: Run, sentence: str) -> None:
             runs.record(later, warnings=warnings)
 
 
+def warnings_of(run: Run) -> list[str]:
+    """What withdrawals of earlier runs said on it; the rest of its warnings is the boundary audit's."""
+    return [each for each in run.warnings if each.startswith("Run ")]
+
+
 def warn_later_of(run: Run, removed: dict[str, int] | None) -> None:
     """The same once its withdrawal is given up."""
     number = "some" if removed is None else f"{sum(removed.values()):,}"

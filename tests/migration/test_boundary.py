@@ -1,15 +1,18 @@
 """The seam with the live sync: gaps, overlaps, live rows that name no audit, and watermarks set by hand."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from migration import boundary, ledger, watermark, worlds
+from migration import boundary, ledger, runs, watermark, worlds
 from migration.boundary import Audit, Seam, Shown
 from migration.models import Account, Run, SetWatermark
 from migration.states import RunMode
@@ -272,6 +275,41 @@ def test_live_rows_too_sparse_for_a_running_sync_are_warned_of_until_the_waterma
     set_watermark(None)
     reset = run_account(1, RunMode.DRY_RUN)
     assert reset.watermark["ticket"] == sparse.watermark["ticket"] and reset.warnings == sparse.warnings
+
+
+def test_verifying_again_tells_the_seam_as_it_is_by_then_and_stores_nothing_of_it(console):
+    """The live sync died after the run; a terminal is warned as the pages are."""
+    hour = timedelta(hours=1)
+    tickets(console, *(MARK + n * hour for n in range(11)))
+    for number in range(11):
+        live(console, MARK + number * hour, FIRST + number)
+    run = run_account(1)
+    assert (seam(run), run.warnings) == (counts(crm_beyond=11, cdp_live=11, matched=11), [])
+    withdrawn = "Run 0 (production, X) was withdrawn afterwards: what this run had found right and left in place went with it."
+    runs.record(run, warnings=[withdrawn])
+    console.change_cdp(f"DELETE FROM contact_activity_logs WHERE origin = 'live' AND source_audit_id > {FIRST}")
+    sparse = (
+        f"Live sync of ticket activity seems not to run: since the watermark {MARK.isoformat()} the CRM has 11 audits, the CDP live rows for 1 "
+        "of them. Set the watermark by hand if the first live rows were a trial."
+    )
+    told, said = verify("--json"), verify().splitlines()
+    found = json.loads(told)
+    assert found["boundary"]["ticket"].pop("examples")
+    assert found["boundary"]["ticket"] == {"watermark": MARK.isoformat()} | counts(crm_beyond=11, cdp_live=1, matched=1, gaps=10)
+    assert found["warnings"] == [sparse, withdrawn]
+    assert [line for line in said if "warning" in line] == [f"  warning: {sparse}", f"  warning: {withdrawn}"]
+    stored = (run.boundary, run.warnings)
+    run.refresh_from_db()
+    assert (run.boundary, run.warnings) == stored
+
+
+def verify(*options: str) -> str:
+    """What verify_account prints of account 1, which it finds partial."""
+    out = StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("verify_account", 1, *options, stdout=out)
+    assert ended.value.code == 3
+    return out.getvalue()
 
 
 @pytest.mark.parametrize(("audits", "live_rows", "sparse"), [(9, 1, False), (10, 0, False), (10, 4, True), (10, 5, False), (11, 5, True)])

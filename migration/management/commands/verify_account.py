@@ -2,7 +2,7 @@ import sys
 
 from django.core.management.base import BaseCommand, CommandError
 
-from migration import budget, ledger, reconcile, reports, worlds
+from migration import boundary, budget, ledger, reconcile, reports, withdrawal, worlds
 from migration.management.output import Output, account_of, refusals_as_sentences
 from migration.models import Run
 from migration.pipeline.flow import World
@@ -25,8 +25,9 @@ class Command(BaseCommand):
                 f"{account} has no finished production run to verify: run `manage.py run_account {account.crm_organization_id} --mode production`."
             )
         with worlds.opened(run) as world:
-            found = verified(run, world)
-        run.verification, run.stale = found.as_json(), found.stale
+            found, seam = verified(run, world)
+        run.verification, run.stale, run.boundary = found.as_json(), found.stale, seam.as_json()
+        run.warnings = seam.warnings() + withdrawal.warnings_of(run)
         out = Output(self, options["json"])
         out.json(reports.as_json(run))
         for line in reports.in_words(run):
@@ -34,7 +35,7 @@ class Command(BaseCommand):
         sys.exit(1 if not found.agrees else 3 if run.quarantined.filter(waiver__isnull=True).exists() else 0)
 
 
-def verified(run: Run, world: World) -> reconcile.Verification:
+def verified(run: Run, world: World) -> tuple[reconcile.Verification, boundary.Boundary]:
     """What the run's own verification would find now. Raises Outage as soon as nobody may read: asked again, it begins anew."""
 
     def heed(*_: str) -> None:
@@ -42,4 +43,4 @@ def verified(run: Run, world: World) -> reconcile.Verification:
 
     heed()
     worlds.links_until_now(world.mapping, world.crm, heed)
-    return reconcile.verify_run(run, world, ledger.of(run), heed)[0]
+    return reconcile.verify_run(run, world, ledger.of(run), heed)
