@@ -6,13 +6,13 @@ It goes with the run's verification (reconcile.py), which reads all of the accou
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from migration.mapping import ENTITY_OF_ROLE
-from migration.ours import There
+from migration.ours import Key, There
 from migration.pipeline.flow import World
 
 AROUND = timedelta(hours=24)  # "close around": this long before the watermark
@@ -119,16 +119,21 @@ def live_rows(there: dict[int, There]) -> dict[str, list[Shown]]:
     return found
 
 
+def gaps(near: Iterable[Near], there: dict[int, There], world: World) -> set[Key]:
+    """Of some contacts' audits beyond the watermark those that no live row shows."""
+    in_crm, live = by_entity(near, world), live_rows(there)
+    return {
+        (each.person, each.id)
+        for entity, watermark in world.watermark.items()
+        for each, shown in matched(in_crm[entity], live[entity], world.seam_lag)
+        if each.at >= watermark and not shown
+    }
+
+
 def compare(audits: list[Audit], live: list[Shown], watermark: datetime, lag: timedelta, seam: Seam) -> None:
     """Match live rows to audits one to one, and count what is left on either side."""
-    named = {(row.person, row.audit) for row in live if row.audit is not None}
-    unnamed: dict[int, list[datetime]] = defaultdict(list)
-    for row in live:
-        if row.audit is None:
-            unnamed[row.person].append(row.at)
     seam.cdp_live += len(live)
-    for each in audits:
-        shown = (each.person, each.id) in named or taken(unnamed[each.person], each.at, lag)
+    for each, shown in matched(audits, live, lag):
         beyond = each.at >= watermark
         seam.crm_beyond += beyond
         seam.crm_before += not beyond
@@ -141,6 +146,17 @@ def compare(audits: list[Audit], live: list[Shown], watermark: datetime, lag: ti
             seam.example(
                 f"overlap: audit {each.id} of CRM person {each.person} at {each.at.isoformat()} is before the watermark and live too"
             )
+
+
+def matched(audits: list[Audit], live: list[Shown], lag: timedelta) -> Iterator[tuple[Audit, bool]]:
+    """Each audit, and whether a live row shows it; one that names none shows one audit."""
+    named = {(row.person, row.audit) for row in live if row.audit is not None}
+    unnamed: dict[int, list[datetime]] = defaultdict(list)
+    for row in live:
+        if row.audit is None:
+            unnamed[row.person].append(row.at)
+    for each in audits:
+        yield each, (each.person, each.id) in named or taken(unnamed[each.person], each.at, lag)
 
 
 def taken(moments: list[datetime], at: datetime, lag: timedelta) -> bool:

@@ -4,12 +4,12 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from migration import events, reconcile, runs, worlds
+from migration import boundary, events, ours, reconcile, runs, worlds
 from migration.doors import Outage
 from migration.models import Run, StaleRow
 from migration.pipeline.flow import World, of_another_tenant
 from migration.runs import Refused
-from migration.source_audits import source_keys
+from migration.source_audits import source_ids, source_keys
 from migration.states import FINISHED, RunState
 from migration.withdrawal import KEYS_AT_ONCE, check_may_delete
 
@@ -71,7 +71,10 @@ def bring_links_up_to_date(world: World) -> None:
 
 
 def still_stale(listed: list[StaleRow], world: World) -> list[StaleRow]:
-    """Those whose audit, read afresh, is not a candidate of any contact that the account has now, or another tenant's; or that stand elsewhere."""
+    """Those whose audit, read afresh, is not a candidate of any contact that the account has now, or another tenant's; or that stand elsewhere.
+
+    What lies beyond the watermark is no candidate, but there a row is still the only one where no live row shows the same (0090).
+    """
     found: list[StaleRow] = []
     persons = sorted({row.person_id for row in listed})
     stands = dict(world.cdp.rows(STANDS, ([row.row_id for row in listed],)))
@@ -79,9 +82,14 @@ def still_stale(listed: list[StaleRow], world: World) -> list[StaleRow]:
         batch = set(persons[start : start + reconcile.PERSONS_BY_KEY])
         claims = world.cdp.contacts_of(world.account_id, sorted(batch))
         strangers = of_another_tenant(list(claims), world)
-        candidates = {key for key in source_keys(world, list(claims)) if key[0] not in strangers}
+        wanted = {key for key in {*source_keys(world, list(claims)), *unshown(claims, world)} if key[0] not in strangers}
         at_home = {row.pk for row in listed if stands.get(row.row_id) in claims.get(row.person_id, ())}
-        found += [
-            row for row in listed if row.person_id in batch and not ((row.person_id, row.audit_id) in candidates and row.pk in at_home)
-        ]
+        found += [row for row in listed if row.person_id in batch and not ((row.person_id, row.audit_id) in wanted and row.pk in at_home)]
     return found
+
+
+def unshown(claims: ours.Claims, world: World) -> set[ours.Key]:
+    """Audits of these persons beyond the watermark that the live sync does not show either."""
+    told = source_ids(world, list(claims), world.links.of(list(claims)))
+    near = [each for person, its in told.items() for each in its.near(person)]
+    return boundary.gaps(near, ours.of_contacts(world.cdp, world.account_id, claims), world)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import closing
+from datetime import timedelta
 from io import StringIO
 
 import psycopg
@@ -29,6 +30,7 @@ from tests.conftest import ROLES, rows
 from tests.migration.against_oracle import assert_as_expected
 from tests.migration.conftest import OWNER, now, run_account
 from tests.migration.hard_rows import FIRST, NOTE, ORGANISATION, insert, new_contact
+from tests.migration.test_boundary import MARK, live, tickets
 from tests.migration.test_hard_links import DEAL
 from tests.migration.test_restart import PATIENCE, process, wait_until
 from tests.migration.test_restored_source import LINK
@@ -494,6 +496,20 @@ def test_rows_of_a_contact_that_is_another_tenants_by_now_are_listed_and_removed
     assert may_delete.activities() == [row for row in before if row[11] not in (FIRST + 1, FIRST + 2)]
     again = run_account(ORGANISATION)
     assert (again.state, again.stale, ledger.of(again).unchanged) == (RunState.SUCCEEDED, 0, ledger.of(run).unchanged + 1)
+
+
+def test_of_rows_beyond_a_watermark_that_went_back_only_those_are_removed_that_live_sync_shows(may_delete):
+    """A trial row from before the history makes the live sync look older than it is."""
+    hour, audits = timedelta(hours=1), range(FIRST, FIRST + 3)
+    tickets(may_delete, MARK, MARK + hour, MARK + 2 * hour)
+    run_account(ORGANISATION)
+    before = may_delete.activities("origin = 'crm_migration'")
+    live(may_delete, MARK - hour)
+    live(may_delete, MARK + hour + timedelta(seconds=5))
+    run = run_account(ORGANISATION)
+    assert sorted(run.stale_rows.values_list("person_id", "audit_id")) == [(1, audit) for audit in audits]
+    assert stale.remove(run, by="ana", now=now()) == stale.Step(1, 2)
+    assert may_delete.activities("origin = 'crm_migration'") == [row for row in before if row[11] != FIRST + 1]
 
 
 def test_a_row_whose_link_came_back_stays(may_delete, monkeypatch):
