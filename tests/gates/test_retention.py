@@ -15,7 +15,7 @@ from gates.models import Decision, Evidence, Gate, SignOff
 from migration.models import ActorAnswer, Event, QuarantinedCandidate
 from migration.pipeline.problems import Problem
 from migration.pipeline.records import Quarantined, Receipt
-from migration.states import Reason, RunMode
+from migration.states import Reason, RunMode, RunState
 from tests import factories
 
 NAMED = "budi@sample.example"
@@ -115,6 +115,19 @@ def test_old_runs_lose_details_samples_and_answers_and_no_count(now):
     assert list(QuarantinedCandidate.objects.order_by("run_id").values_list("detail", flat=True)) == ["", NAMED]
     assert ActorAnswer.objects.get().run == young
     assert set(retain("--yes").values()) == {365, True, 0}
+
+
+def test_what_is_counted_is_what_is_blanked_and_a_run_that_is_being_withdrawn_is_left(now):
+    """More is young than old: a count of the others would be another number."""
+    runs = {days: factories.run(finished_at=now - timedelta(days=days)) for days in (LONG_AGO, 1)}
+    withdrawing = factories.run(RunState.WITHDRAWING, finished_at=now - timedelta(days=LONG_AGO))
+    for run, number in ((runs[LONG_AGO], 2), (runs[1], 3), (withdrawing, 1)):
+        chunk = factories.chunk(run)
+        for _ in range(number):
+            factories.quarantined(chunk, detail=NAMED)
+    counted = {"days": 365, "evidence": 0, "quarantine_details": 2, "receipts": 0, "usman_answers": 0}
+    assert (retain(), retain("--yes")) == (counted | {"blanked": False}, counted | {"blanked": True})
+    assert set(QuarantinedCandidate.objects.filter(detail="").values_list("run", flat=True)) == {runs[LONG_AGO].pk}
 
 
 @pytest.mark.parametrize(

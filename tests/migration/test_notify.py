@@ -243,6 +243,16 @@ def test_a_secret_without_prefix_is_a_text_and_a_broken_one_is_said():
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("status", [200, 202, 299])
+def test_any_2xx_is_success(hook, status):
+    """200 is what most receivers answer, and the lowest of them."""
+    hook.status, hook.headers = status, {"Content-Length": "0"}
+    ended()
+    deliver()
+    assert (Notification.objects.get().state, len(hook.asked)) == (SENT, 1)
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("status", "says"),
     [

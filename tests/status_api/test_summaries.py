@@ -323,6 +323,26 @@ def test_waiting_is_no_work_and_ends_with_the_next_chunk(account):
     assert seen(account, NOON + 2 * HOUR)[0] == State.IN_PROGRESS
 
 
+@pytest.mark.parametrize(("state", "ends"), [(RunState.PLANNED, True), (RunState.VERIFYING, True), (RunState.RUNNING, False)])
+def test_waiting_without_chunks_ends_when_what_it_waited_for_is_there(account, state, ends):
+    """No chunk says so while candidates are counted or verified; at chunks the next one that is done does."""
+    run = factories.run(state, account=account)
+    summaries.refresh(account, now=NOON)
+    runs.note(run, "USMAN does not answer.", now=NOON + MINUTE)
+    assert of(account).waiting_since == NOON + MINUTE
+    runs.goes_on(run)
+    assert of(account).waiting_since == (None if ends else NOON + MINUTE)
+
+
+@pytest.mark.parametrize("state", [RunState.CANCELLING, RunState.WITHDRAWING])
+def test_what_an_end_waits_for_is_no_waiting_of_the_customers(account, state):
+    run = factories.run(state, account=account)
+    summaries.refresh(account, now=NOON)
+    runs.note(run, "The CDP does not answer.", now=NOON + MINUTE)
+    run.refresh_from_db()
+    assert (run.reason, of(account).run_state, of(account).waiting_since) == ("The CDP does not answer.", state, None)
+
+
 def test_a_clock_that_is_behind_takes_no_work_away(account):
     run = factories.run(RunState.PLANNED, account=account)
     moved(run, RunState.RUNNING, candidates=100)
