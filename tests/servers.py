@@ -7,6 +7,7 @@ DATABASE_URL is set, its server is used in the embedded PostgreSQL's place.
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,9 +43,7 @@ HOME = HOMES / str(os.getpid())
 
 def start() -> None:
     """Bring the servers up and say so in the environment, where Django's settings will look."""
-    for left in HOMES.glob("*"):
-        if not Path("/proc", left.name).exists():
-            remove(left)  # of a run that was killed
+    sweep(HOMES)
     for variable in os.environ.get("CALM_TEST_OWN", "").split():
         os.environ.pop(variable, None)  # its parent's servers, where this process is one of several that share the tests out
     os.environ["CALM_TEST_OWN"] = " ".join(name for name in ("DATABASE_URL", "REDIS_URL") if not os.environ.get(name, "").strip())
@@ -56,6 +55,14 @@ def start() -> None:
     os.environ["DATABASE_URL"] = os.environ.get("DATABASE_URL", "").strip() or hasty_server()
     for variable in ("CRM_DATABASE_URL", "CDP_DATABASE_URL", "USMAN_URL", "IAG_URL"):
         os.environ[variable] = "unset://for-tests"  # each test says which it means; nothing real can be reached by mistake
+
+
+def sweep(homes: Path) -> None:
+    """Remove what runs left behind that were killed. Others that start at this moment, in any clone, do so too: whoever comes second finds it gone."""
+    for left in homes.glob("*"):
+        if not Path("/proc", left.name).exists():
+            with suppress(embedded.EmbeddedError, FileNotFoundError):
+                remove(left)
 
 
 def hasty_server() -> str:

@@ -21,6 +21,7 @@ from redis import AuthenticationError, Redis
 from calm_console import embedded
 from calm_console.embedded import postgres, process, redis
 from calm_console.embedded.state import ROOT, Home, is_free
+from tests import servers
 
 NAMES = ["postgres", "redis", "usman", "iag"]
 URLS = ["DATABASE_URL", "CRM_DATABASE_URL", "CDP_DATABASE_URL", "REDIS_URL", "USMAN_URL", "IAG_URL"]
@@ -164,6 +165,22 @@ def test_the_servers_inherit_nothing_of_the_caller(started: dict[str, str]) -> N
             streams = [str(Path(f"/proc/{server['pid']}/fd/{number}").readlink()) for number in range(3)]
             assert streams == ["/dev/null", streams[1], streams[1]]
             assert streams[1].endswith(".log")
+
+
+def test_what_a_killed_test_run_left_is_removed_by_whoever_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two test runs that start at once the second finds it gone, in the middle of its own removing."""
+    left, alive = tmp_path / str(2**31), tmp_path / str(os.getpid())
+    for folder in (left, alive):
+        (folder / "postgres").mkdir(parents=True)
+
+    def overtaken(environ: dict[str, str]) -> None:
+        shutil.rmtree(environ["CALM_HOME"])
+        with Home.of(environ).locked():
+            pass
+
+    monkeypatch.setattr(servers.embedded, "clean", overtaken)
+    servers.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [alive]
 
 
 def test_two_starts_at_once_share_the_servers_and_stop_ends_them(home: Path) -> None:
