@@ -6,9 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
-from django.utils import timezone
-
-from migration import budget, chunks, fences, runs, splitting
+from migration import budget, chunks, fences, runs, splitting, ticks
 from migration.crm import VARIABLE as CRM_VARIABLE
 from migration.doors import BrokenOff, Misconfigured, Outage, console_translated
 from migration.models import Chunk
@@ -36,7 +34,7 @@ def process(chunk: Chunk, world: World, *, owner: str, staged: Callable[[], None
         with console_translated():
             with chunks.heartbeat(chunk):
                 receipt = process_chunk(work_of(chunk), world)
-            chunks.finish(chunk, receipt, seconds=time.monotonic() - started, now=timezone.now())
+            chunks.finish(chunk, receipt, seconds=time.monotonic() - started, now=ticks.now())
     except chunks.LeaseLost:
         went_to_another(chunk)
     except Fenced:
@@ -100,7 +98,7 @@ def listener(chunk: Chunk, started: float, staged: Callable[[], None]) -> Callab
 def made_smaller(chunk: Chunk, *, owner: str) -> bool:
     with chunks.heartbeat(chunk):
         try:
-            return splitting.make_smaller(chunk, by=owner, now=timezone.now())
+            return splitting.make_smaller(chunk, by=owner, now=ticks.now())
         except (Outage, Misconfigured) as away:
             chunks.hand_back(chunk, str(away), outage=True, wait=OUTAGE_WAIT)
             raise
@@ -119,7 +117,7 @@ def give_up(chunk: Chunk, error_class: str, *, owner: str) -> None:
     """Split a chunk whose attempts are spent, and end the run where that happens to most of its chunks."""
     with chunks.heartbeat(chunk):
         try:
-            splitting.give_up(chunk, error_class, by=owner, now=timezone.now())
+            splitting.give_up(chunk, error_class, by=owner, now=ticks.now())
         except (Outage, Misconfigured) as away:
             chunks.hand_back(chunk, str(away), outage=True, wait=OUTAGE_WAIT)
             raise
@@ -127,7 +125,7 @@ def give_up(chunk: Chunk, error_class: str, *, owner: str) -> None:
     run.refresh_from_db()
     if run.state == RunState.RUNNING and splitting.most_fail(run):
         reason = f"More than half of the last {splitting.LAST} chunks failed, lately chunk {chunk.number} ({error_class})."
-        runs.end(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.CHUNKS_FAILING, reason=reason)
+        runs.end(run, RunState.FAILED, by=owner, now=ticks.now(), code=RunReason.CHUNKS_FAILING, reason=reason)
 
 
 def work_of(chunk: Chunk) -> Work:

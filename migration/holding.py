@@ -8,9 +8,8 @@ from functools import partial
 from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
-from migration import budget, chunks, leases, runs
+from migration import budget, chunks, leases, runs, ticks
 from migration.crm import Crm
 from migration.models import Run
 from migration.states import RunReason
@@ -47,7 +46,7 @@ def taken_to_read(run: Run, owner: str) -> bool:
         waits = budget.reason_to_wait(budget.locked(), leases.reading())
         mine = not waits and taken(run, owner)
     if waits and not leases.is_held(run):
-        runs.note(run, waits, now=timezone.now(), code=RunReason.READ_BUDGET)
+        runs.note(run, waits, now=ticks.now(), code=RunReason.READ_BUDGET)
     elif mine:
         runs.goes_on(run)
     return mine
@@ -69,7 +68,7 @@ def pulse(run: Run, crm: Crm) -> None:
     rests = False
     while waits := budget.reason_to_stop(budget.current()):
         rests = True
-        runs.note(run, waits, now=timezone.now(), code=RunReason.READ_BUDGET)
+        runs.note(run, waits, now=ticks.now(), code=RunReason.READ_BUDGET)
         time.sleep(1.0)
         renew(run)
         budget.look(crm)

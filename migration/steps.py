@@ -11,7 +11,6 @@ from uuid import uuid4
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
-from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
 from migration import (
@@ -26,6 +25,7 @@ from migration import (
     reaper,
     reconcile,
     runs,
+    ticks,
     verdicts,
     watermark,
     withdrawal,
@@ -77,7 +77,7 @@ def failed(run: Run, error: Exception, *, owner: str) -> Step:
     if run.state in (RunState.CANCELLING, RunState.WITHDRAWING):
         raise Misconfigured(reason) from error
     try:
-        runs.end(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.STOPPED, reason=reason)
+        runs.end(run, RunState.FAILED, by=owner, now=ticks.now(), code=RunReason.STOPPED, reason=reason)
     except Overtaken as overtaken:
         log.info("run %s: %s", run.pk, overtaken)
         return Step.WAITING
@@ -102,7 +102,7 @@ def settled(run: Run, *, owner: str) -> Step:
     """See whether the last worker has handed its chunk back; free what a dead one holds."""
     reaper.reap(run)
     wish = run.state
-    runs.settle(run, by=owner, now=timezone.now())
+    runs.settle(run, by=owner, now=ticks.now())
     return Step.WAITING if run.state == wish else Step.WORKED
 
 
@@ -118,7 +118,7 @@ def withdrawn(run: Run, *, owner: str, turn: float) -> Step:
             runs.goes_on(run)
             return time.monotonic() < turn_ends
 
-        withdrawal.proceed(run, by=owner, now=timezone.now(), pulse=goes_on)
+        withdrawal.proceed(run, by=owner, now=ticks.now(), pulse=goes_on)
     return Step.WORKED
 
 
@@ -152,8 +152,8 @@ def opened_doors() -> Iterator[tuple[Crm, Cdp]]:
 def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
     """Watermark, contacts, rival claims, counts and chunks, stored with the run in one transaction."""
     if run.writes and cdp.prepare():
-        events.record("schema made", "schema calm was made in the CDP for fences and receipts", now=timezone.now(), by=owner, run=run)
-    now = timezone.now()
+        events.record("schema made", "schema calm was made in the CDP for fences and receipts", now=ticks.now(), by=owner, run=run)
+    now = ticks.now()
     account = run.account
     moments = watermark.resolve(cdp, account, now=now, safety_lag=timedelta(hours=settings.SAFETY_LAG_HOURS))
     mark = watermark.as_json(moments)
@@ -194,7 +194,7 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
 
     def claim(world: World, sessions: chunks.Sessions) -> Chunk | None:
         nonlocal waits
-        if not may_go_on(run, by=owner, now=timezone.now()):
+        if not may_go_on(run, by=owner, now=ticks.now()):
             return None
         reaper.reap(run)
         chunk, waits = next_chunk(run, world, sessions, owner=owner)
@@ -225,7 +225,7 @@ def next_chunk(run: Run, world: World, sessions: chunks.Sessions, *, owner: str)
         waits = budget.reason_to_wait(budget.locked(), leases.reading(besides=owner))
         chunk = None if waits else chunks.claim(run, owner=owner, sessions=sessions)
     if waits and not leases.count(run):
-        runs.note(run, waits, now=timezone.now(), code=RunReason.READ_BUDGET)
+        runs.note(run, waits, now=ticks.now(), code=RunReason.READ_BUDGET)
     elif chunk:
         runs.goes_on(run)
     return chunk, waits
@@ -240,9 +240,9 @@ def end_of_chunks(run: Run, *, owner: str) -> Step:
         if ChunkState.FAILED in states:
             worst = run.chunks.filter(state=ChunkState.FAILED).order_by("number").first()
             reason = f"Chunk {worst.number} failed: {worst.reason}." if worst else ""
-            runs.end(run, RunState.FAILED, by=owner, now=timezone.now(), code=RunReason.CHUNK_FAILED, reason=reason)
+            runs.end(run, RunState.FAILED, by=owner, now=ticks.now(), code=RunReason.CHUNK_FAILED, reason=reason)
         else:
-            move(run, RunState.VERIFYING, by=owner, now=timezone.now())
+            move(run, RunState.VERIFYING, by=owner, now=ticks.now())
     except IllegalMove:
         log.info("run %s was moved on by another worker", run.pk)
     return Step.WORKED
@@ -259,5 +259,5 @@ def verified(run: Run, *, owner: str) -> Step:
         with worlds.opened(run) as world:
             worlds.links_until_now(world.mapping, world.crm, partial(holding.pulse, run, world.crm))
             found, seam = reconcile.verify_run(run, world, ledger.of(run), lambda name: holding.pulse(run, world.crm))
-        verdicts.conclude(run, found, seam, by=owner, now=timezone.now())
+        verdicts.conclude(run, found, seam, by=owner, now=ticks.now())
     return Step.WORKED

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.core.management import call_command
-from django.utils import timezone
 
 from calm_console.celery import app
 from migration import beats, budget, drafts, leases, notify, reaper, runs, steps, ticks
@@ -51,9 +50,9 @@ def turn(run: Run) -> steps.Step:
     try:
         return steps.step(run, owner=worker_name())
     except Outage as error:
-        runs.note(run, str(error), now=timezone.now())
+        runs.note(run, str(error), now=ticks.now())
     except Misconfigured as error:
-        runs.interrupt(run, str(error), by=worker_name(), now=timezone.now(), code=RunReason.STOPPED)
+        runs.interrupt(run, str(error), by=worker_name(), now=ticks.now(), code=RunReason.STOPPED)
     return steps.Step.WAITING
 
 
@@ -71,7 +70,7 @@ def work_here(run: Run) -> None:
                 time.sleep(0.5)
         except (Outage, Misconfigured) as error:
             code = RunReason.OUTAGE if isinstance(error, Outage) else RunReason.STOPPED
-            runs.interrupt(run, str(error), by=worker_name(), now=timezone.now(), code=code)
+            runs.interrupt(run, str(error), by=worker_name(), now=ticks.now(), code=code)
             if run.state not in FINISHED:  # this process may have slept, and others have brought the run to its end
                 raise
         run.refresh_from_db()
@@ -141,7 +140,7 @@ def nudge_notification(notification_id: int) -> None:
 def gates_stand(run: Run, *, measure: bool = True) -> bool:
     """Whether the run's gates still stand; with `measure`, older evidence is measured again, and Outage raised where that cannot be done."""
     try:
-        return runs.may_go_on(run, by="tick", now=timezone.now(), measure=measure)
+        return runs.may_go_on(run, by="tick", now=ticks.now(), measure=measure)
     except (runs.Refused, IllegalMove) as error:
         log.info("run %s: %s", run.pk, error)  # it ended, or a person was faster: no reason to leave the other runs alone
         return True

@@ -15,7 +15,7 @@ from django.utils import timezone
 from gates import policies
 from gates.catalogue import BY_LETTER, CAPABILITIES
 from gates.catalogue import Gate as Rule
-from migration import revisions, runs, tasks
+from migration import revisions, runs, tasks, ticks
 from migration.admin import links
 from migration.admin.display import visible_text
 from migration.admin.work import within_patience
@@ -61,7 +61,7 @@ def page(request: HttpRequest, pk: int) -> HttpResponse:
     problem = ""
     if request.method == "POST":
         try:
-            return started(request, account, now=timezone.now())
+            return started(request, account, now=ticks.now())
         except (runs.Refused, runs.Busy, Outage, Misconfigured, IllegalMove) as error:
             problem = str(error)
     context = admin.site.each_context(request) | about(account, now=timezone.now())

@@ -6,9 +6,8 @@ from typing import Any
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern
-from django.utils import timezone
 
-from migration import control, leases, runs, stale, withdrawal
+from migration import control, leases, runs, stale, ticks, withdrawal
 from migration.admin import password_again
 from migration.admin.quarantine_work import asked
 from migration.admin.work import WorkAdmin, check_stop_seen, last_stop, within_patience
@@ -81,7 +80,7 @@ class RunControl(WorkAdmin):
             try:
                 if verb == Verb.RESUME and verb in runs.fitting(run):
                     check_stop_seen(request, run)
-                control.act(verb, run, by=request.user.get_username(), now=timezone.now())
+                control.act(verb, run, by=request.user.get_username(), now=ticks.now())
                 return self.acted(request, run)
             except NOT_DONE as error:
                 run.refresh_from_db()
@@ -97,7 +96,7 @@ class RunControl(WorkAdmin):
             return asking
         try:
             if request.method == "POST":
-                withdrawal.begin(run, by=request.user.get_username(), now=timezone.now())
+                withdrawal.begin(run, by=request.user.get_username(), now=ticks.now())
                 return self.acted(request, run)
             found, problem = withdrawal.preview(run), ""
         except NOT_DONE as error:
@@ -114,7 +113,7 @@ class RunControl(WorkAdmin):
         try:
             stale.check(run)
             if request.method == "POST":
-                step = stale.remove(run, by=request.user.get_username(), now=timezone.now())
+                step = stale.remove(run, by=request.user.get_username(), now=ticks.now())
                 removed = "1 row is" if step.removed == 1 else f"{step.removed:,} rows are"
                 said = f"{removed} removed. No longer stale, or not ours, and kept: {step.kept:,}. Left on the list: {run.stale:,}."
                 return self.back(request, run, said=said)

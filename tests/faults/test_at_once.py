@@ -1,6 +1,7 @@
 """Two of everything, a clock that is off, and a mapping that is published in between: nothing doubles, nothing changes its mind."""
 
 import copy
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from migration.batch_plans import Plan
 from migration.models import Account, Run
 from migration.states import BatchState, RunMode
 from migration.tasks import tick_of_beat
+from migration.watermark import from_json
 from tests.faults.processes import (
     ORGANISATION,
     PARTIAL,
@@ -35,6 +37,7 @@ from tests.migration.test_batches import ALWAYS
 pytestmark = [pytest.mark.slow, pytest.mark.fault]
 SMALL = 20
 HOUR = 3600
+DAY = timedelta(days=1)
 
 
 def test_two_commands_and_workers_at_once(console, settings, broker):
@@ -105,3 +108,21 @@ def test_a_mapping_that_is_published_meanwhile_changes_nothing_of_the_run(consol
     assert run.mapping_revision.number == 1
     revisions.publish(document, by="tester", note="", now=now())
     assert_undisturbed(console)
+
+
+@pytest.mark.parametrize("years", [-3, 3])
+def test_whose_history_is_ours_does_not_hang_on_the_clock_of_whoever_plans(console, settings, years):
+    """No live row tells a watermark of organisation 3, so it is a day ago, by the database's clock; so are all times of the run."""
+    with process(
+        settings, "manage.py", "run_account", "3", "--mode", "production", "--inline", FAULT_CLOCK=str(years * 365 * 24 * HOUR)
+    ) as child:
+        assert ended(child) == PARTIAL
+    run = Run.objects.get()
+    moments = [
+        *from_json(run.watermark).values(),
+        run.planned_at - DAY,
+        run.finished_at - DAY,
+        *(each.at - DAY for each in run.events.all()),
+    ]
+    assert now() - DAY - timedelta(minutes=5) < min(moments) and max(moments) < now() - DAY
+    assert_as_expected(console, run)

@@ -390,6 +390,21 @@ def test_a_wish_that_is_stuck_can_be_forced_after_five_minutes(console, wish, re
     assert fenced == ([(held.uuid, 3, None)] if reached == RunState.CANCELLED else [])
 
 
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_how_long_a_wish_has_waited_goes_by_the_database_s_clock(console, monkeypatch, hours):
+    """Not by that of whoever asks for the pause, nor of whoever forces it."""
+    run = start()
+    steps.step(run, owner=OWNER)
+    chunks.claim(run, owner=OWNER)
+    with monkeypatch.context() as off:
+        off.setattr("django.utils.timezone.now", lambda: now() + timedelta(hours=hours))
+        call_command("control_run", str(run.pk), "pause", stdout=StringIO())
+        with pytest.raises(CommandError, match=r"force it in (300|299) seconds\.$"):
+            call_command("control_run", str(run.pk), "force", stdout=StringIO())
+    with pytest.raises(CommandError, match=r"force it in (300|299) seconds\.$"):
+        call_command("control_run", str(run.pk), "force", stdout=StringIO())
+
+
 def test_an_end_waits_for_the_cdp_that_has_to_keep_workers_out(console, settings):
     run = start()
     steps.step(run, owner=OWNER)

@@ -1,7 +1,6 @@
 from django.core.management.base import BaseCommand
-from django.utils import timezone
 
-from migration import control, reaper, runs, tasks
+from migration import control, reaper, runs, tasks, ticks
 from migration.doors import Misconfigured, Outage
 from migration.management.output import Output, refusals_as_sentences, run_of, who
 from migration.states import WORKABLE, Verb
@@ -21,10 +20,10 @@ class Command(BaseCommand):
     def handle(self, **options):
         run = run_of(options["run"])
         out = Output(self, options["json"])
-        control.act(Verb(options["verb"]), run, by=who(), now=timezone.now())
+        control.act(Verb(options["verb"]), run, by=who(), now=ticks.now())
         reaper.reap(run)
         try:
-            runs.settle(run, by=who(), now=timezone.now())
+            runs.settle(run, by=who(), now=ticks.now())
         except (Outage, Misconfigured) as error:
             run.refresh_from_db()
             out.aside(f"{error} The next tick sees to it.")

@@ -2,9 +2,8 @@ from contextlib import closing
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db.models import QuerySet
-from django.utils import timezone
 
-from migration import quarantine, tasks
+from migration import quarantine, tasks, ticks
 from migration.cdp import Cdp
 from migration.management.output import Output, account_of, refusals_as_sentences, who
 from migration.models import QuarantinedCandidate, Run
@@ -57,7 +56,7 @@ def tried_again(chosen: list[QuerySet[QuarantinedCandidate]]) -> tuple[dict[Run,
     with closing(Cdp()) as cdp:
         for candidates in chosen:
             try:
-                found |= quarantine.retry(candidates, cdp, by=who(), now=timezone.now())
+                found |= quarantine.retry(candidates, cdp, by=who(), now=ticks.now())
             except Refused as error:
                 refused.append(str(error))
     return found, refused

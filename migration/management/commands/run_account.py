@@ -4,9 +4,8 @@ import sys
 import time
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
-from migration import forecast, reports, runs, steps, tasks, worlds
+from migration import forecast, reports, runs, steps, tasks, ticks, worlds
 from migration.doors import Misconfigured, Outage
 from migration.management.output import Output, account_of, refusals_as_sentences, who
 from migration.management.watching import Watch, clock
@@ -36,7 +35,7 @@ class Command(BaseCommand):
             worlds.check()
         mode = RunMode.DRY_RUN if options["mode"] == "dry-run" else RunMode.PRODUCTION
         wish = runs.Wish(account, mode, options["chunk_size"], downgrade_confirmed=options["confirm_downgrade"])
-        run = runs.start(wish, by=who(), now=timezone.now())
+        run = runs.start(wish, by=who(), now=ticks.now())
         stopped = work_inline(run, out) if options["inline"] else wait_for_workers(run, out)
         run.refresh_from_db()
         takes = forecast.production_takes(run)
@@ -72,7 +71,7 @@ def work_inline(run: Run, out: Output) -> str | None:
                 watch.show()
         except (Outage, Misconfigured) as error:
             code = RunReason.OUTAGE if isinstance(error, Outage) else RunReason.STOPPED
-            runs.interrupt(run, str(error), by=owner, now=timezone.now(), code=code)
+            runs.interrupt(run, str(error), by=owner, now=ticks.now(), code=code)
             if run.state not in FINISHED:  # this process may have slept, and others have brought the run to its end
                 return f"{error} Run {run.pk} is {run.state}; the same command goes on where it stopped."
         finally:

@@ -1,9 +1,8 @@
 import time
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
-from migration import stale, steps, tasks, withdrawal
+from migration import stale, steps, tasks, ticks, withdrawal
 from migration.management.output import Output, refusals_as_sentences, run_of, who
 from migration.models import Run
 from migration.states import RunState
@@ -47,7 +46,7 @@ def show(run: Run, out: Output) -> None:
 
 def withdraw(run: Run, out: Output) -> None:
     """Here, step by step; workers that a tick sends to it meanwhile wait, and go on should this process end."""
-    withdrawal.begin(run, by=who(), now=timezone.now())
+    withdrawal.begin(run, by=who(), now=ticks.now())
     out.aside(run.reason)
     while run.state == RunState.WITHDRAWING:
         if steps.step(run, owner=tasks.worker_name(), turn=LONG) == steps.Step.WAITING:
@@ -64,7 +63,7 @@ def remove_stale(run: Run, out: Output, *, really: bool) -> None:
     stale.check(run)
     removed = again = 0
     while really and run.stale_rows.exists():
-        step = stale.remove(run, by=who(), now=timezone.now())
+        step = stale.remove(run, by=who(), now=ticks.now())
         removed, again = removed + step.removed, again + step.kept
     left = run.stale_rows.count()
     out.json({"run": run.pk, "removed": removed, "no_longer_stale": again, "left": left})
