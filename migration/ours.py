@@ -11,7 +11,7 @@ from uuid import UUID
 from migration.cdp import TELLABLE, Cdp
 from migration.models import Account, Run
 from migration.pipeline.rows import row_id
-from migration.states import RunMode
+from migration.states import ChunkState, RunMode
 
 HIGHEST_PERSON = (1 << 48) - 1  # the highest that a row id can carry
 HIGHEST_AUDIT = (1 << 62) - 1
@@ -120,6 +120,17 @@ def runs_of(cdp: Cdp, account: Account) -> set[UUID]:
     """The runs that may have written rows of the account: those that the console knows, and those that the CDP has receipts of."""
     known = Run.objects.filter(account=account, mode=RunMode.PRODUCTION).values_list("uuid", flat=True)
     return {*known, *(row[0] for row in cdp.rows("SELECT DISTINCT run_id FROM calm.receipts WHERE account_id = %s", (account.cdp_id,)))}
+
+
+def without_receipt(cdp: Cdp, run: Run) -> set[int]:
+    """Numbers of the run's chunks that are done by the console's word, and of which the CDP has no receipt, or only one of an earlier generation.
+
+    A receipt is committed with its rows: where one is gone, so is what they said, be it that older rows stand in their place.
+    """
+    done = list(run.chunks.filter(state=ChunkState.DONE).values_list("number", "uuid", "generation"))
+    query = "SELECT chunk, generation FROM calm.receipts WHERE chunk = ANY(%s) AND receipt IS NOT NULL"
+    told = dict(cdp.rows(query, ([chunk for _, chunk, _ in done],)))
+    return {number for number, chunk, generation in done if told.get(chunk, 0) < generation}
 
 
 def strays(cdp: Cdp, account: Account) -> Found:

@@ -49,6 +49,7 @@ class Verification:
     lacking: list[Key] = field(default_factory=list)
     excused: list[Key] = field(default_factory=list)  # without a row, and not by this run's quarantine but by a waiver
     uneven: set[int] = field(default_factory=set)  # numbers of chunks that do not account for what the source has there
+    lost: set[int] = field(default_factory=set)  # numbers of chunks that are done, and of which the CDP has no receipt any more
     tried_again: set[int] = field(default_factory=set)  # numbers of chunks of whose candidates some were tried again
 
     @property
@@ -64,12 +65,12 @@ class Verification:
     @property
     def may_be_mended(self) -> bool:
         """Whether loading chunks again can change what disagrees: a row that nobody would write is not written over either."""
-        return bool(self.missing or self.differing or self.uneven)
+        return bool(self.missing or self.differing or self.uneven or self.lost)
 
     def as_json(self) -> dict[str, object]:
         """What is stored with the run; the keys themselves are kept elsewhere."""
         names = ("candidates", "accounted", "missing", "stale", "sampled", "differing", "misfits", "examples", "agrees")
-        return {name: getattr(self, name) for name in names} | {"uneven": len(self.uneven)}
+        return {name: getattr(self, name) for name in names} | {"uneven": len(self.uneven), "lost": len(self.lost)}
 
     def example(self, sentence: str) -> None:
         if len(self.examples) < EXAMPLES:
@@ -106,10 +107,13 @@ def verify_run(run: Run, world: World, ledger: Ledger, checkpoint: Callable[[str
         found.missing = len(found.lacking)
         for person, audit in found.lacking[:EXAMPLES]:
             found.example(f"audit {audit} of CRM person {person} has no row and no other outcome")
+        found.lost = ours.without_receipt(world.cdp, run)
+        for number in sorted(found.lost)[:EXAMPLES]:
+            found.example(f"chunk {number} is done, and the CDP has no receipt of it")
         look_at_excused(run, ledger, found)
         map_again(sample.chosen, world, found)
     found.uneven, found.tried_again = shares.uneven(), set(shares.tried_again.chunks)
-    found.agrees = not (found.missing or found.differing or found.misfits or found.uneven) and found.candidates == found.accounted
+    found.agrees = not (found.may_be_mended or found.misfits) and found.candidates == found.accounted
     return found, seams
 
 

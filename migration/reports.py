@@ -102,7 +102,8 @@ def verdict(run: Run) -> str:
         return f"agrees: {found['candidates']:,} candidate keys read afresh and found, {found['sampled']:,} rows mapped again and equal"
     numbers = f"{found['candidates']:,} candidates on the source, {found['accounted']:,} in the ledger; " if is_uneven(found) else ""
     misfits = f"{found['misfits']:,} under an id or an account not their own; " if found.get("misfits") else ""
-    counts = f"{found['missing']:,} missing, {found['differing']:,} of {found['sampled']:,} sampled rows differ; {misfits}"
+    lost = f"{found['lost']:,} chunks without a receipt in the CDP; " if found.get("lost") else ""
+    counts = f"{found['missing']:,} missing, {found['differing']:,} of {found['sampled']:,} sampled rows differ; {misfits}{lost}"
     return f"DISAGREES: {numbers}{counts}{'; '.join(found['examples'])}"
 
 

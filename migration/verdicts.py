@@ -32,9 +32,15 @@ def conclude(run: Run, found: reconcile.Verification, seam: boundary.Boundary, *
         move(run, RunState.SUCCEEDED, by=by, now=now, **fields)
     elif should_repeat(run, found) and (back := repeat(run, found)):
         reason = f"Verification found {found.candidates} candidates, the ledger {found.accounted}; {some(back, 'chunk')} done again."
+        if found.lost:
+            reason += f" The CDP has no receipt of {some(len(found.lost), 'chunk').rpartition(' ')[0]}: it was restored, or a standby took its place."
         move(run, RunState.RUNNING, by=by, now=now, reason=reason, **fields)
     else:
-        code = RunReason.VERIFICATION_DISAGREES if found.missing or found.differing or found.misfits else RunReason.LEDGER_UNBALANCED
+        code = (
+            RunReason.VERIFICATION_DISAGREES
+            if found.missing or found.differing or found.misfits or found.lost
+            else RunReason.LEDGER_UNBALANCED
+        )
         move(run, RunState.FAILED, by=by, now=now, code=code, reason=disagreement(found), **fields)
 
 
@@ -61,8 +67,8 @@ def should_repeat(run: Run, found: reconcile.Verification) -> bool:
     """
     if not run.verification:
         return found.may_be_mended
-    before = tuple(run.verification[name] for name in ("candidates", "accounted", "missing"))
-    is_new = before != (found.candidates, found.accounted, found.missing)
+    before = tuple(run.verification.get(name, 0) for name in ("candidates", "accounted", "missing", "lost"))
+    is_new = before != (found.candidates, found.accounted, found.missing, len(found.lost))
     return found.may_be_mended and not found.differing and is_new and rounds(run) + 1 < MOST_ROUNDS
 
 
@@ -77,7 +83,7 @@ def chunks_to_repeat(run: Run, found: reconcile.Verification) -> set[int]:
     """Chunks that what is missing or counted otherwise lies in; all of them where sampled rows differ."""
     if found.differing:
         return set(run.chunks.filter(pairs__isnull=True).values_list("number", flat=True))
-    numbers = set(found.uneven)
+    numbers = found.uneven | found.lost
     ranges = run.chunks.filter(pairs__isnull=True)
     for number, first, last, audit_from, audit_to in ranges.values_list("number", "person_from", "person_to", "audit_from", "audit_to"):
         for person, audit in found.lacking:
@@ -91,6 +97,7 @@ def disagreement(found: reconcile.Verification) -> str:
     parts = [f"the source has {found.candidates} candidates, the ledger {found.accounted}"] if found.candidates != found.accounted else []
     parts += [f"{some(len(found.uneven), 'chunk')} uneven with the source"] if found.uneven and not parts else []
     parts += [f"{some(found.missing, 'candidate')} missing in the CDP"] if found.missing else []
+    parts += [f"{some(len(found.lost), 'chunk')} without a receipt in the CDP"] if found.lost else []
     parts += [f"{found.differing} of {found.sampled} sampled rows differ from what mapping them again gives"] if found.differing else []
     parts += [f"{some(found.misfits, 'row')} under an id or an account that is not its own"] if found.misfits else []
     return f"Verification disagrees: {', '.join(parts)}."

@@ -37,6 +37,8 @@ def figures(run: Run) -> Iterator[Figure]:
     yield Figure(
         "missing", rows.get("missing"), "candidates without a row, a live row or another outcome", none_wanted(rows.get("missing"))
     )
+    if found.get("lost"):
+        yield Figure("lost", found["lost"], "chunks that are done, without a receipt in the CDP", none_wanted(found["lost"]))
     yield Figure("sampled", rows.get("sampled"), "candidates mapped again from scratch")
     yield Figure("differing", rows.get("differing"), "sampled rows that are not what that gives", none_wanted(rows.get("differing")))
     if "misfits" in found:  # not with runs that an earlier release verified

@@ -16,14 +16,16 @@ from django.utils import timezone
 from psycopg.types.json import Jsonb
 
 from calm_console import roles
-from migration import attempts, chunks, fences, ledger, quarantine, receipts, runs, steps, withdrawal, worlds
+from migration import attempts, chunks, fences, ledger, quarantine, receipts, reconcile, runs, steps, withdrawal, worlds
 from migration.cdp import Cdp
 from migration.doors import Misconfigured
 from migration.models import Account, Chunk, QuarantinedCandidate, Run
 from migration.states import FINISHED, ChunkState, RunMode, RunState
 from tests import factories
 from tests.conftest import ROLES, at, rows, run_sql
+from tests.migration.against_oracle import assert_same, sample, written
 from tests.migration.conftest import OWNER, now, run_account
+from tests.migration.oracle import expected
 from tests.servers import postgres_program
 
 SIZE = 90  # account 1 in about six chunks
@@ -318,3 +320,49 @@ def test_a_cdp_that_is_restored_while_a_run_is_under_way_is_put_right_by_that_ru
     found = ledger.of(run)
     assert (run.state, found.written, found.unchanged, found.balances) == (RunState.PARTIAL, 471, 0, True)
     assert len(console.activities("origin = 'crm_migration'")) == 471
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_corrections_that_a_failover_took_away_are_made_again(console, cdp_copies, settings, monkeypatch, number):
+    """The new primary lacks the last chunks: their rows are there, as the run before wrote them. In a large account no sample has one of them."""
+    monkeypatch.setattr(reconcile, "map_again", lambda *_: None)
+    settings.GATE_POLICY = "tests.migration.policies.with_d"
+    run_account(1, chunk_size=SIZE)
+    settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
+    run = started()
+    work(run, 2)
+    restore = cdp_copies()
+    work(run, number)
+    restore()
+    finish(run)
+    assert_same(written(console, run), expected(sample(), 1, capabilities=frozenset("DE")).rows())
+    found = ledger.of(run)
+    assert (run.state, found.corrected, found.unchanged, found.balances) == (RunState.PARTIAL, 140, 331, True)
+    assert (run.verification["agrees"], run.verification["rounds"], run.verification["lost"]) == (True, 2, 0)
+    chunks_ = "1 chunk" if number == 1 else "2 chunks"
+    assert run.events.get(kind="run running", sentence__startswith="Verification found").sentence == (
+        f"Verification found 484 candidates, the ledger 484; {chunks_} {'is' if number == 1 else 'are'} done again. "
+        f"The CDP has no receipt of {chunks_}: it was restored, or a standby took its place."
+    )
+
+
+def test_a_cdp_that_went_back_behind_corrections_is_told(console, cdp_copies, settings, monkeypatch):
+    """After the run has ended: every row is there, some as they were before."""
+    monkeypatch.setattr(reconcile, "map_again", lambda *_: None)
+    settings.GATE_POLICY = "tests.migration.policies.with_d"
+    run_account(1, chunk_size=SIZE)
+    settings.GATE_POLICY = "tests.migration.policies.with_d_and_e"
+    run = started()
+    work(run, 2)
+    restore = cdp_copies()
+    finish(run)
+    wanted, others = content(console), run.chunks.count() - 2
+    restore()
+    out = StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("verify_account", "1", stdout=out)
+    assert ended.value.code == 1
+    said = f"DISAGREES: 0 missing, 0 of 0 sampled rows differ; {others} chunks without a receipt in the CDP; chunk 3 is done, and the CDP has no"
+    assert said in out.getvalue()
+    run_account(1, chunk_size=SIZE)
+    assert content(console) == wanted
