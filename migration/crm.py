@@ -36,11 +36,13 @@ BY_SETS = """
 # read all and sort them, for each few again.
 IN_ORDER = "SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)"
 
-# A primary that writes nothing sends nothing: the time of the last replayed transaction then grows, though nothing is missing.
+# A primary that writes nothing sends nothing: the time of the last replayed transaction then grows, though nothing is missing. One that was started again
+# and has replayed none since tells no such time: it is as old as the checkpoint that it began from.
 LAG = """
     SELECT CASE WHEN NOT pg_is_in_recovery() THEN NULL
                 WHEN EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
-                ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END"""
+                ELSE extract(epoch FROM clock_timestamp() - coalesce(pg_last_xact_replay_timestamp(), (SELECT checkpoint_time FROM pg_control_checkpoint())))
+           END"""
 
 
 @dataclass(frozen=True)

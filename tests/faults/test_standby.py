@@ -1,12 +1,15 @@
 """The CRM's replica, a real standby: its replay is paused, and its conflicts with recovery end statements and sessions in the middle."""
 
+import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
 from calm_console.demo import sample
+from migration.crm import Crm
 from migration.models import ReadBudget, Run
 from migration.states import RunReason, RunState
 from tests.conftest import PASSWORD, ROLES, Systems, at, run_sql
@@ -60,6 +63,23 @@ def test_replay_is_paused_and_the_run_waits_and_says_why(replicated, settings, b
         finish_by_ticks(settings, run, **variables)
     assert set(run.chunks.values_list("attempts", flat=True)) == {1}
     assert_undisturbed(replicated)
+
+
+def test_a_replica_that_has_lost_its_primary_is_behind_also_once_it_was_started_again(replicated, own_postgres, own_standby):
+    """It has replayed no transaction since then, and so cannot tell of when the last one was: that is not to be up to date."""
+    own_postgres.end(signal.SIGINT)
+    try:
+        caught = time.monotonic()
+        own_standby.end(signal.SIGINT)
+        own_standby.start()
+        with closing(Crm()) as crm:
+            assert crm.rows("SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp()") == [(True, None)]
+            time.sleep(1)
+            assert time.monotonic() - caught - 1 < crm.lag() < time.monotonic() - caught + 10
+    finally:
+        own_postgres.start()
+    with closing(Crm()) as crm:
+        until(lambda: crm.lag() == 0, "it does not find its primary again")
 
 
 def waits_for_budget(settings, run: Run, variables: dict[str, str]) -> bool:
