@@ -73,7 +73,7 @@ def bring_links_up_to_date(world: World) -> None:
 def still_stale(listed: list[StaleRow], world: World) -> list[StaleRow]:
     """Those whose audit, read afresh, is not a candidate of any contact that the account has now, or another tenant's; or that stand elsewhere.
 
-    What lies beyond the watermark is no candidate, but there a row is still the only one where no live row shows the same (0090).
+    What lies beyond the watermark is no candidate, but there a row is still the only one where no live row shows the same (0042).
     """
     found: list[StaleRow] = []
     persons = sorted({row.person_id for row in listed})

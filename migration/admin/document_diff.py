@@ -32,7 +32,7 @@ def compared(old: Any, new: Any, depth: int = 0, name: str = "", commas: tuple[s
         yield from signed(" ", new, depth, name, commas[1])
     elif both(dict, old, new):
         yield " ", f"{'  ' * depth}{name}{{"
-        yield from compared_entries(old, new, depth + 1, lambda key: f"{json.dumps(key)}: ")
+        yield from compared_entries(old, new, depth + 1, lambda key: f"{json.dumps(key, ensure_ascii=False)}: ")
         yield " ", f"{'  ' * depth}}}{commas[1]}"
     elif both(list, old, new):
         yield " ", f"{'  ' * depth}{name}["
