@@ -123,9 +123,10 @@ def test_what_is_counted_is_what_is_blanked_and_a_run_that_is_being_withdrawn_is
     withdrawing = factories.run(RunState.WITHDRAWING, finished_at=now - timedelta(days=LONG_AGO))
     for run, number in ((runs[LONG_AGO], 2), (runs[1], 3), (withdrawing, 1)):
         chunk = factories.chunk(run)
-        for _ in range(number):
+        for one in range(number):
             factories.quarantined(chunk, detail=NAMED)
-    counted = {"days": 365, "evidence": 0, "quarantine_details": 2, "receipts": 0, "usman_answers": 0}
+            ActorAnswer.objects.create(run=run, email=f"{one}{NAMED}", usman_id="u", name="Budi", status="ACTIVE")
+    counted = {"days": 365, "evidence": 0, "quarantine_details": 2, "receipts": 0, "usman_answers": 2}
     assert (retain(), retain("--yes")) == (counted | {"blanked": False}, counted | {"blanked": True})
     assert set(QuarantinedCandidate.objects.filter(detail="").values_list("run", flat=True)) == {runs[LONG_AGO].pk}
 

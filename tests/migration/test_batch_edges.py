@@ -9,11 +9,11 @@ from datetime import date, timedelta
 import pytest
 from django.urls import reverse
 
-from migration import batch_plans, batches, beats, forecast
+from migration import batch_limits, batch_plans, batches, beats, forecast
 from migration.batch_plans import Plan
 from migration.models import Batch, BatchItem, Event
 from migration.runs import Refused
-from migration.states import AtClose, BatchState, ItemState, RunMode
+from migration.states import AtClose, BatchState, ItemState, RunMode, RunState
 from tests import factories
 from tests.factories import NOON
 from tests.migration.test_batches import ALWAYS, NIGHT, NIGHTS, NOWHERE
@@ -58,6 +58,17 @@ def test_one_that_is_put_there_at_that_moment_is_said_in_a_sentence(stopped, mon
     assert BatchItem.objects.filter(batch=stopped, state=ItemState.REFUSED).count() == 2
     stopped.refresh_from_db()
     assert stopped.state == BatchState.STOPPED
+
+
+def test_a_run_that_its_account_is_no_longer_at_stops_nothing(stopped):
+    """It had failed and was taken for granted; a person has it tried again by hand, and an outage meets it."""
+    second = batches.items_of(stopped)[1]
+    BatchItem.objects.filter(batch=stopped).update(is_accepted=True)
+    run = factories.run(RunState.INTERRUPTED, account=second.account, reason="The CRM is away.")
+    BatchItem.objects.filter(pk=second.pk).update(state=ItemState.FAILED, production=run)
+    assert batch_limits.reason_to_stop(stopped, batches.items_of(stopped)) == ""
+    BatchItem.objects.filter(pk=second.pk).update(state=ItemState.RUNNING)
+    assert batch_limits.reason_to_stop(stopped, batches.items_of(stopped)) == f"{run} is interrupted: The CRM is away."
 
 
 @pytest.mark.parametrize("day", [date.min, date(1999, 12, 31), date(2101, 1, 1), date.max])
