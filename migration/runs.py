@@ -60,7 +60,7 @@ def start(wish: Wish, *, by: str, now: datetime) -> Run:
         raise Refused("No mapping revision is published: run `manage.py publish_mapping --file mapping.json --yes`.")
     asked = {
         "mode": wish.mode, "mapping_revision": revision, "pipeline_version": VERSION, "capabilities": sorted(decision.capabilities),
-        "systems": worlds.systems(),
+        "systems": worlds.systems(), "settings": worlds.settings_here(),
     }  # fmt: skip
     try:
         with transaction.atomic():
@@ -115,7 +115,8 @@ def continued(wish: Wish, asked: dict, *, by: str, now: datetime) -> Run | None:
     run = Run.objects.active().filter(account=wish.account).select_for_update(of=("self",), no_key=True).first()
     if run is None:
         return None
-    same = all(getattr(run, name) == value for name, value in asked.items()) and wish.chunk_size in (None, run.chunk_size)
+    # None: an older release has planned it, which kept no settings.
+    same = all(getattr(run, name) in (value, None) for name, value in asked.items()) and wish.chunk_size in (None, run.chunk_size)
     if same and run.state in (RunState.PLANNED, RunState.RUNNING, RunState.VERIFYING):
         return run
     if same and run.state in (RunState.INTERRUPTED, RunState.PAUSING, RunState.PAUSED):

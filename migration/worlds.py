@@ -22,6 +22,8 @@ from migration.pipeline.categories import CategoryMapper
 from migration.pipeline.flow import VERSION, World
 from migration.usman import Usman
 
+SETTINGS = ("CRM_ORGANIZATION_ATTRIBUTE", "CRM_USER_NAME_COLUMN", "SEAM_LAG_SECONDS")  # of a worker's, what becomes of a row hangs on these
+
 
 @contextmanager
 def opened(run: Run) -> Iterator[World]:
@@ -35,8 +37,9 @@ def opened(run: Run) -> Iterator[World]:
 
 
 def check_fits(run: Run) -> None:
-    """Raise Misconfigured unless this process would do the run as it was planned: by the same pipeline, on the same CRM and CDP."""
+    """Raise Misconfigured unless this process would do the run as it was planned: by the same pipeline and settings, on the same CRM and CDP."""
     check_systems(run)
+    check_settings(run)
     if run.pipeline_version != VERSION:
         raise Misconfigured(
             f"{run} was planned by pipeline version {run.pipeline_version}, this process has version {VERSION}: "
@@ -51,6 +54,19 @@ def check_systems(run: Run) -> None:
             f"CRM_DATABASE_URL or CDP_DATABASE_URL names another database here than where {run} was planned: "
             "start the account's run again with these, or give this process the same ones."
         )
+
+
+def check_settings(run: Run) -> None:
+    """Raise Misconfigured where a setting that the run's rows depend on is another here: a tenant's guard that looks for another attribute finds nothing."""
+    for name, value in (run.settings or {}).items():
+        if value != (here := getattr(settings, name, None)):
+            raise Misconfigured(
+                f"{name} is {here!r} here and was {value!r} where {run} was planned: give this process the same, or start the account's run again."
+            )
+
+
+def settings_here() -> dict[str, object]:
+    return {name: getattr(settings, name) for name in SETTINGS}
 
 
 def systems() -> str:

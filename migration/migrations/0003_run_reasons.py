@@ -5,18 +5,37 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('migration', '0002_append_only'),
+        ("migration", "0002_append_only"),
     ]
 
     operations = [
         migrations.RemoveConstraint(
-            model_name='run',
-            name='run_reason_known',
+            model_name="run",
+            name="run_reason_known",
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(('reason_code__in', [migration.states.RunReason['NONE'], migration.states.RunReason['OUTAGE'], migration.states.RunReason['CHUNK_FAILED'], migration.states.RunReason['LEDGER_UNBALANCED'], migration.states.RunReason['VERIFICATION_DISAGREES'], migration.states.RunReason['QUARANTINED'], migration.states.RunReason['SUPERSEDED'], migration.states.RunReason['STOPPED'], migration.states.RunReason['GATE_LAPSED'], migration.states.RunReason['ASKED'], migration.states.RunReason['CHUNKS_FAILING']])), name='run_reason_known'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "reason_code__in",
+                        [
+                            migration.states.RunReason["NONE"],
+                            migration.states.RunReason["OUTAGE"],
+                            migration.states.RunReason["CHUNK_FAILED"],
+                            migration.states.RunReason["LEDGER_UNBALANCED"],
+                            migration.states.RunReason["VERIFICATION_DISAGREES"],
+                            migration.states.RunReason["QUARANTINED"],
+                            migration.states.RunReason["SUPERSEDED"],
+                            migration.states.RunReason["STOPPED"],
+                            migration.states.RunReason["GATE_LAPSED"],
+                            migration.states.RunReason["ASKED"],
+                            migration.states.RunReason["CHUNKS_FAILING"],
+                        ],
+                    )
+                ),
+                name="run_reason_known",
+            ),
         ),
     ]

@@ -7,48 +7,98 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('migration', '0003_run_reasons'),
+        ("migration", "0003_run_reasons"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Summary',
+            name="Summary",
             fields=[
-                ('account', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='summary', serialize=False, to='migration.account')),
-                ('run_state', models.CharField(blank=True, max_length=16)),
-                ('done', models.PositiveBigIntegerField(default=0, help_text='Candidates with an outcome other than quarantined.')),
-                ('total', models.PositiveBigIntegerField(help_text="The run's candidates; null until they were counted.", null=True)),
-                ('history_from', models.DateTimeField(help_text='When the earliest activity happened that is in the CDP.', null=True)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('progress_at', models.DateTimeField(help_text='When the run last took a step.', null=True)),
-                ('worked', models.DurationField(default=datetime.timedelta, help_text='Time spent at chunks, without the waiting: what the ETA is reckoned from.')),
-                ('waiting_since', models.DateTimeField(help_text='Since when the run would go on but cannot.', null=True)),
-                ('window_from', models.DateTimeField(help_text='The announced window.', null=True)),
-                ('window_to', models.DateTimeField(null=True)),
-                ('updated_at', models.DateTimeField()),
+                (
+                    "account",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="summary",
+                        serialize=False,
+                        to="migration.account",
+                    ),
+                ),
+                ("run_state", models.CharField(blank=True, max_length=16)),
+                ("done", models.PositiveBigIntegerField(default=0, help_text="Candidates with an outcome other than quarantined.")),
+                ("total", models.PositiveBigIntegerField(help_text="The run's candidates; null until they were counted.", null=True)),
+                ("history_from", models.DateTimeField(help_text="When the earliest activity happened that is in the CDP.", null=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                ("progress_at", models.DateTimeField(help_text="When the run last took a step.", null=True)),
+                (
+                    "worked",
+                    models.DurationField(
+                        default=datetime.timedelta, help_text="Time spent at chunks, without the waiting: what the ETA is reckoned from."
+                    ),
+                ),
+                ("waiting_since", models.DateTimeField(help_text="Since when the run would go on but cannot.", null=True)),
+                ("window_from", models.DateTimeField(help_text="The announced window.", null=True)),
+                ("window_to", models.DateTimeField(null=True)),
+                ("updated_at", models.DateTimeField()),
             ],
             options={
-                'verbose_name_plural': 'summaries',
+                "verbose_name_plural": "summaries",
             },
         ),
         migrations.AddField(
-            model_name='summary',
-            name='run',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='migration.run'),
+            model_name="summary",
+            name="run",
+            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name="+", to="migration.run"),
         ),
         migrations.AddConstraint(
-            model_name='summary',
-            constraint=models.CheckConstraint(condition=models.Q(('run_state__in', ['', migration.states.RunState['PLANNED'], migration.states.RunState['RUNNING'], migration.states.RunState['PAUSING'], migration.states.RunState['PAUSED'], migration.states.RunState['INTERRUPTED'], migration.states.RunState['VERIFYING'], migration.states.RunState['SUCCEEDED'], migration.states.RunState['PARTIAL'], migration.states.RunState['FAILED'], migration.states.RunState['CANCELLING'], migration.states.RunState['CANCELLED'], migration.states.RunState['WITHDRAWING'], migration.states.RunState['WITHDRAWN']])), name='summary_state_known'),
+            model_name="summary",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "run_state__in",
+                        [
+                            "",
+                            migration.states.RunState["PLANNED"],
+                            migration.states.RunState["RUNNING"],
+                            migration.states.RunState["PAUSING"],
+                            migration.states.RunState["PAUSED"],
+                            migration.states.RunState["INTERRUPTED"],
+                            migration.states.RunState["VERIFYING"],
+                            migration.states.RunState["SUCCEEDED"],
+                            migration.states.RunState["PARTIAL"],
+                            migration.states.RunState["FAILED"],
+                            migration.states.RunState["CANCELLING"],
+                            migration.states.RunState["CANCELLED"],
+                            migration.states.RunState["WITHDRAWING"],
+                            migration.states.RunState["WITHDRAWN"],
+                        ],
+                    )
+                ),
+                name="summary_state_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='summary',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('run__isnull', True), ('run_state', '')), models.Q(('progress_at__isnull', False), ('run__isnull', False), models.Q(('run_state', ''), _negated=True)), _connector='OR'), name='summary_run_whole'),
+            model_name="summary",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("run__isnull", True), ("run_state", "")),
+                    models.Q(("progress_at__isnull", False), ("run__isnull", False), models.Q(("run_state", ""), _negated=True)),
+                    _connector="OR",
+                ),
+                name="summary_run_whole",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='summary',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('window_from__isnull', True), ('window_to__isnull', True)), models.Q(('window_from__isnull', False), ('window_from__lte', models.F('window_to')), ('window_to__isnull', False)), _connector='OR'), name='summary_window_whole'),
+            model_name="summary",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("window_from__isnull", True), ("window_to__isnull", True)),
+                    models.Q(("window_from__isnull", False), ("window_from__lte", models.F("window_to")), ("window_to__isnull", False)),
+                    _connector="OR",
+                ),
+                name="summary_window_whole",
+            ),
         ),
     ]

@@ -5,44 +5,78 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('migration', '0006_batches'),
+        ("migration", "0006_batches"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ReadBudget',
+            name="ReadBudget",
             fields=[
-                ('id', models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
-                ('most_readers', models.PositiveSmallIntegerField(help_text='Set by staff; null: READ_AT_ONCE.', null=True)),
-                ('stopped_at', models.DateTimeField(help_text='While set, no chunk is read.', null=True)),
-                ('stopped_by', models.TextField(blank=True)),
-                ('note', models.TextField(blank=True)),
-                ('chunk_audits', models.PositiveIntegerField(help_text='Audits that a chunk may have now; null: as it was cut.', null=True)),
-                ('seconds_per_1000', models.FloatField(help_text='What reading and mapping 1,000 audits took of late.', null=True)),
-                ('lag_seconds', models.FloatField(help_text='How far the replica is behind; null: the CRM is no replica.', null=True)),
-                ('looked_at', models.DateTimeField(null=True)),
+                ("id", models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
+                ("most_readers", models.PositiveSmallIntegerField(help_text="Set by staff; null: READ_AT_ONCE.", null=True)),
+                ("stopped_at", models.DateTimeField(help_text="While set, no chunk is read.", null=True)),
+                ("stopped_by", models.TextField(blank=True)),
+                ("note", models.TextField(blank=True)),
+                (
+                    "chunk_audits",
+                    models.PositiveIntegerField(help_text="Audits that a chunk may have now; null: as it was cut.", null=True),
+                ),
+                ("seconds_per_1000", models.FloatField(help_text="What reading and mapping 1,000 audits took of late.", null=True)),
+                ("lag_seconds", models.FloatField(help_text="How far the replica is behind; null: the CRM is no replica.", null=True)),
+                ("looked_at", models.DateTimeField(null=True)),
             ],
         ),
         migrations.RemoveConstraint(
-            model_name='run',
-            name='run_reason_known',
+            model_name="run",
+            name="run_reason_known",
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(('reason_code__in', [migration.states.RunReason['NONE'], migration.states.RunReason['OUTAGE'], migration.states.RunReason['CHUNK_FAILED'], migration.states.RunReason['LEDGER_UNBALANCED'], migration.states.RunReason['VERIFICATION_DISAGREES'], migration.states.RunReason['QUARANTINED'], migration.states.RunReason['SUPERSEDED'], migration.states.RunReason['STOPPED'], migration.states.RunReason['GATE_LAPSED'], migration.states.RunReason['ASKED'], migration.states.RunReason['CHUNKS_FAILING'], migration.states.RunReason['BATCH'], migration.states.RunReason['READ_BUDGET']])), name='run_reason_known'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "reason_code__in",
+                        [
+                            migration.states.RunReason["NONE"],
+                            migration.states.RunReason["OUTAGE"],
+                            migration.states.RunReason["CHUNK_FAILED"],
+                            migration.states.RunReason["LEDGER_UNBALANCED"],
+                            migration.states.RunReason["VERIFICATION_DISAGREES"],
+                            migration.states.RunReason["QUARANTINED"],
+                            migration.states.RunReason["SUPERSEDED"],
+                            migration.states.RunReason["STOPPED"],
+                            migration.states.RunReason["GATE_LAPSED"],
+                            migration.states.RunReason["ASKED"],
+                            migration.states.RunReason["CHUNKS_FAILING"],
+                            migration.states.RunReason["BATCH"],
+                            migration.states.RunReason["READ_BUDGET"],
+                        ],
+                    )
+                ),
+                name="run_reason_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='readbudget',
-            constraint=models.CheckConstraint(condition=models.Q(('id', 1)), name='read_budget_is_one'),
+            model_name="readbudget",
+            constraint=models.CheckConstraint(condition=models.Q(("id", 1)), name="read_budget_is_one"),
         ),
         migrations.AddConstraint(
-            model_name='readbudget',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('stopped_at__isnull', True), ('stopped_by', '')), models.Q(('stopped_at__isnull', False), models.Q(('stopped_by', ''), _negated=True)), _connector='OR'), name='read_budget_stopped_by_somebody'),
+            model_name="readbudget",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("stopped_at__isnull", True), ("stopped_by", "")),
+                    models.Q(("stopped_at__isnull", False), models.Q(("stopped_by", ""), _negated=True)),
+                    _connector="OR",
+                ),
+                name="read_budget_stopped_by_somebody",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='readbudget',
-            constraint=models.CheckConstraint(condition=models.Q(('most_readers__isnull', True), ('most_readers__gte', 1), _connector='OR'), name='read_budget_some_readers'),
+            model_name="readbudget",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("most_readers__isnull", True), ("most_readers__gte", 1), _connector="OR"),
+                name="read_budget_some_readers",
+            ),
         ),
     ]

@@ -5,38 +5,42 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('migration', '0007_read_budget'),
+        ("migration", "0007_read_budget"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Tally',
+            name="Tally",
             fields=[
-                ('mode', models.CharField(max_length=16, primary_key=True, serialize=False)),
-                ('written', models.PositiveBigIntegerField(default=0)),
-                ('corrected', models.PositiveBigIntegerField(default=0)),
-                ('unchanged', models.PositiveBigIntegerField(default=0)),
-                ('already_live', models.PositiveBigIntegerField(default=0)),
-                ('skipped', models.PositiveBigIntegerField(default=0)),
-                ('quarantined', models.PositiveBigIntegerField(default=0)),
-                ('waived', models.PositiveBigIntegerField(default=0)),
+                ("mode", models.CharField(max_length=16, primary_key=True, serialize=False)),
+                ("written", models.PositiveBigIntegerField(default=0)),
+                ("corrected", models.PositiveBigIntegerField(default=0)),
+                ("unchanged", models.PositiveBigIntegerField(default=0)),
+                ("already_live", models.PositiveBigIntegerField(default=0)),
+                ("skipped", models.PositiveBigIntegerField(default=0)),
+                ("quarantined", models.PositiveBigIntegerField(default=0)),
+                ("waived", models.PositiveBigIntegerField(default=0)),
             ],
             options={
-                'verbose_name_plural': 'tallies',
-                'constraints': [models.CheckConstraint(condition=models.Q(('mode__in', [migration.states.RunMode['DRY_RUN'], migration.states.RunMode['PRODUCTION']])), name='tally_mode_known')],
+                "verbose_name_plural": "tallies",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("mode__in", [migration.states.RunMode["DRY_RUN"], migration.states.RunMode["PRODUCTION"]])),
+                        name="tally_mode_known",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Tick',
+            name="Tick",
             fields=[
-                ('id', models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
-                ('ticked_at', models.DateTimeField()),
-                ('ticked_by', models.TextField()),
+                ("id", models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
+                ("ticked_at", models.DateTimeField()),
+                ("ticked_by", models.TextField()),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('id', 1)), name='tick_is_one')],
+                "constraints": [models.CheckConstraint(condition=models.Q(("id", 1)), name="tick_is_one")],
             },
         ),
     ]

@@ -4,20 +4,21 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('migration', '0009_login_attempts'),
+        ("migration", "0009_login_attempts"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='linkindex',
-            name='counted_at',
-            field=models.DateTimeField(help_text='When they were last counted; where that is slow they are not counted each time.', null=True),
+            model_name="linkindex",
+            name="counted_at",
+            field=models.DateTimeField(
+                help_text="When they were last counted; where that is slow they are not counted each time.", null=True
+            ),
         ),
         migrations.AddField(
-            model_name='linkindex',
-            name='counting_seconds',
+            model_name="linkindex",
+            name="counting_seconds",
             field=models.FloatField(db_default=0.0, default=0.0),
         ),
     ]

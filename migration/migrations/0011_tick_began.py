@@ -4,15 +4,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('migration', '0010_counted_links'),
+        ("migration", "0010_counted_links"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='tick',
-            name='began_at',
+            model_name="tick",
+            name="began_at",
             field=models.DateTimeField(null=True),
         ),
     ]

@@ -4,23 +4,24 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('migration', '0011_tick_began'),
+        ("migration", "0011_tick_began"),
     ]
 
     operations = [
         migrations.AlterModelOptions(
-            name='account',
-            options={'ordering': ('crm_organization_id', 'id')},
+            name="account",
+            options={"ordering": ("crm_organization_id", "id")},
         ),
         migrations.AlterField(
-            model_name='account',
-            name='crm_organization_id',
-            field=models.BigIntegerField(db_index=True, verbose_name='CRM organisation id'),
+            model_name="account",
+            name="crm_organization_id",
+            field=models.BigIntegerField(db_index=True, verbose_name="CRM organisation id"),
         ),
         migrations.AddConstraint(
-            model_name='account',
-            constraint=models.UniqueConstraint(condition=models.Q(('gone', False)), fields=('crm_organization_id',), name='account_organization_once'),
+            model_name="account",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("gone", False)), fields=("crm_organization_id",), name="account_organization_once"
+            ),
         ),
     ]

@@ -4,15 +4,18 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('migration', '0013_link_audits'),
+        ("migration", "0013_link_audits"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='linkindex',
-            name='pages',
-            field=models.JSONField(db_default={}, default=dict, help_text='First audit id of each page from there on: what it told at the last look; see link_source.Page.'),
+            model_name="linkindex",
+            name="pages",
+            field=models.JSONField(
+                db_default={},
+                default=dict,
+                help_text="First audit id of each page from there on: what it told at the last look; see link_source.Page.",
+            ),
         ),
     ]

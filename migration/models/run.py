@@ -39,6 +39,9 @@ class Run(models.Model):
     pipeline_version = models.PositiveIntegerField()
     capabilities = models.JSONField(default=list, help_text="Gates D, E, F as they were when the run was planned.")
     systems = models.CharField(max_length=64, help_text="Digest of the CRM's and the CDP's host, port and database.")
+    settings = models.JSONField(
+        null=True, help_text="What its rows depend on beside the mapping, by variable; null where an older release planned it."
+    )
     chunk_size = models.PositiveIntegerField()
     watermark = models.JSONField(null=True, help_text="ISO 8601 by entity; set by the planning.")
     link_index = models.ForeignKey(LinkIndex, null=True, on_delete=models.PROTECT)

@@ -450,6 +450,11 @@ def test_an_end_that_a_wrong_password_keeps_from_coming_says_so(console, setting
     [
         ("pipeline_version", 0, "was planned by pipeline version 0, this process has version 1: end the workers of the older release"),
         ("systems", "1" * 64, "names another database here than where"),
+        (
+            "settings",
+            {"CRM_ORGANIZATION_ATTRIBUTE": "org_id"},
+            r"^CRM_ORGANIZATION_ATTRIBUTE is 'organization_id' here and was 'org_id' where Run .* was planned: give this process the same, or start",
+        ),
     ],
 )
 def test_a_worker_that_does_not_fit_the_run_touches_nothing_of_it(state, field, value, said, console):
@@ -461,6 +466,34 @@ def test_a_worker_that_does_not_fit_the_run_touches_nothing_of_it(state, field, 
     with pytest.raises(Misconfigured, match=said):
         steps.step(run, owner=OWNER)
     assert set(run.chunks.values_list("attempts", "token")) == {(0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("CRM_ORGANIZATION_ATTRIBUTE", "org_id"), ("CRM_USER_NAME_COLUMN", "email"), ("SEAM_LAG_SECONDS", 60)]
+)
+def test_a_worker_with_another_setting_leaves_a_run_that_its_starter_may_replace(console, settings, name, value):
+    """What becomes of a row hangs on it: another tenant's would be let in, a name or an overlap told otherwise."""
+    run = start()
+    steps.step(run, owner=OWNER)
+    right = getattr(settings, name)
+    setattr(settings, name, value)
+    tasks.turn(run)
+    run.refresh_from_db()
+    assert (run.state, run.reason_code, run.reason) == (
+        RunState.INTERRUPTED,
+        RunReason.STOPPED,
+        f"{name} is {value!r} here and was {right!r} where {run} was planned: give this process the same, or start the account's run again.",
+    )
+    assert console.activities("origin = 'crm_migration'") == []
+    setattr(settings, name, right)
+    assert start() == run, "by who has it right it is gone on with"
+    Run.objects.filter(pk=run.pk).update(settings=None)
+    setattr(settings, name, value)
+    assert start() == run, "an older release has planned it"
+    Run.objects.filter(pk=run.pk).update(settings=worlds.settings_here() | {name: right})
+    other = start()
+    run.refresh_from_db()
+    assert (other.settings[name], run.state, run.reason_code) == (value, RunState.CANCELLED, RunReason.SUPERSEDED)
 
 
 # --- real processes -------------------------------------------------------------------------------------------------
