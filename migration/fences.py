@@ -77,6 +77,7 @@ def raised(cdp: Cdp, run: Run, chunks: list[Chunk]) -> list[tuple[int, dict | No
         "tokens": [chunk.token + 1 for chunk in chunks],
         "generations": [chunk.generation for chunk in chunks],
     }
+    cdp.prepare()  # it may have gone back to an older copy
     with cdp.transaction() as connection:
         try:
             return connection.execute(RAISE, names).fetchall()

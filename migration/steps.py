@@ -151,8 +151,7 @@ def opened_doors() -> Iterator[tuple[Crm, Cdp]]:
 
 def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
     """Watermark, contacts, rival claims, counts and chunks, stored with the run in one transaction."""
-    if run.writes and cdp.prepare():
-        events.record("schema made", "schema calm was made in the CDP for fences and receipts", now=ticks.now(), by=owner, run=run)
+    prepare(run, cdp, owner=owner)
     now = ticks.now()
     account = run.account
     moments = watermark.resolve(cdp, account, now=now, safety_lag=timedelta(hours=settings.SAFETY_LAG_HOURS))
@@ -183,6 +182,12 @@ def plan(run: Run, crm: Crm, cdp: Cdp, *, owner: str) -> None:
         )  # fmt: skip
 
 
+def prepare(run: Run, cdp: Cdp, *, owner: str) -> None:
+    """Make schema calm in the CDP where it is missing: at first, and again where the CDP went back to an older copy. Raises Misconfigured with the cure."""
+    if run.writes and cdp.prepare():
+        events.record("schema made", "schema calm was made in the CDP for fences and receipts", now=ticks.now(), by=owner, run=run)
+
+
 # --- chunks ---------------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +208,7 @@ def worked(run: Run, *, owner: str, turn: float) -> Step:
     several = Lanes(claim, owner=owner, turn_ends=time.monotonic() + turn)
     try:
         with worlds.opened(run) as world:
+            prepare(run, world.cdp, owner=owner)
             several.work(world, ahead=settings.READ_AHEAD and leases.waiting(run) > 1)
     except (SystemExit, KeyboardInterrupt):
         chunks.let_go(run, owner=owner)
@@ -257,6 +263,7 @@ def verified(run: Run, *, owner: str) -> Step:
         if not mine:
             return Step.WAITING
         with worlds.opened(run) as world:
+            prepare(run, world.cdp, owner=owner)
             worlds.links_until_now(world.mapping, world.crm, partial(holding.pulse, run, world.crm))
             found, seam = reconcile.verify_run(run, world, ledger.of(run), lambda name: holding.pulse(run, world.crm))
         verdicts.conclude(run, found, seam, by=owner, now=ticks.now())

@@ -1,5 +1,6 @@
 """A database restored from an older copy, with PostgreSQL's own pg_dump and pg_restore: what the other one holds brings it back to the truth."""
 
+import getpass
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -366,3 +367,40 @@ def test_a_cdp_that_went_back_behind_corrections_is_told(console, cdp_copies, se
     assert said in out.getvalue()
     run_account(1, chunk_size=SIZE)
     assert content(console) == wanted
+
+
+def go_back_to_before_us(console) -> None:
+    """The CDP as it was before anything of ours was made there; but the role may make schema calm, as an owner may have let it."""
+    gone = "DELETE FROM contact_activity_logs WHERE origin = 'crm_migration'"
+    console.change_cdp(gone, "DROP SCHEMA calm CASCADE", f"GRANT CREATE ON DATABASE {console.cdp.rpartition('/')[2]} TO {ROLES['cdp']}")
+
+
+@pytest.mark.parametrize("done", [0, 2, 99], ids=["before any chunk", "between chunks", "before verification"])
+def test_schema_calm_is_made_again_in_a_cdp_that_went_back_behind_it(console, done):
+    run = started()
+    for _ in range(min(done, run.chunks.count())):
+        work(run, 1)
+    go_back_to_before_us(console)
+    finish(run)
+    assert_same(written(console, run), expected(sample(), 1, capabilities=frozenset("DE")).rows())
+    assert (run.state, run.verification["agrees"], ledger.of(run).written) == (RunState.PARTIAL, True, 471)
+    assert run.events.filter(kind="schema made").count() == 1
+
+
+def test_a_run_is_cancelled_though_the_cdp_went_back_behind_schema_calm(console):
+    run = started()
+    lose(run, 1)
+    go_back_to_before_us(console)
+    out = StringIO()
+    call_command("control_run", str(run.pk), "cancel", stdout=out, stderr=out)
+    assert out.getvalue() == f"{run} is cancelled: {getpass.getuser()} asked for its end.\n"
+    assert rows(console.cdp, "SELECT chunk, token, receipt FROM calm.receipts") == [(run.chunks.get(number=1).uuid, 2, None)]
+
+
+def test_who_may_not_make_schema_calm_again_says_so(console):
+    run = started()
+    console.change_cdp("DROP SCHEMA calm CASCADE")
+    said = "schema calm is missing and the role may not make it: have its owner run what `manage.py prepare_cdp --sql` prints"
+    with pytest.raises(Misconfigured, match=said):
+        steps.step(run, owner=OWNER)
+    assert set(run.chunks.values_list("attempts", "state")) == {(0, ChunkState.PENDING)}
