@@ -280,6 +280,7 @@ CELERY_TASK_ACKS_LATE = False  # a lost nudge is sent again by the tick; a doubl
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # for ever, of workers and beat: nothing starts one that gave up (0 is no retry at all)
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # one that refuses writes (a replica after a failover, a full disk) is waited for as well
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 5,
     "socket_connect_timeout": 2,

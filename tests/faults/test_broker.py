@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+import redis
 from django.urls import reverse
 
 from migration import chunks, runs, steps, ticks
@@ -17,6 +18,7 @@ from tests.faults.processes import (
     at_chunk,
     finish_by_ticks,
     is_over,
+    process,
     said,
     start,
     tick,
@@ -86,6 +88,32 @@ def test_a_worker_outlives_a_redis_that_is_away_for_more_tries_than_celery_makes
         until(lambda: said(child).count("Cannot connect to") > CELERYS_TRIES + 10 or child.poll() is not None)
         assert child.poll() is None, "it gave up"
         broker.start()
+        run = start(SMALL)
+        finish_by_ticks(settings, run, REDIS_URL=broker.url())
+    assert_undisturbed(console)
+
+
+REFUSING = {  # a failover has made it a replica; a setting stands for a full disk, after which it refuses in the same way
+    "read-only": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+    "no writes": (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
+}
+
+
+@pytest.mark.parametrize("how", REFUSING)
+def test_workers_and_beat_outlive_a_redis_that_refuses_writes(console, settings, broker, tmp_path, how):
+    """It answers, and so is not away; to take a message from a queue is to write. Both go on by themselves once it takes writes again."""
+    refuse, allow = REFUSING[how]
+    beat = ("-m", "celery", "-A", "calm_console", "beat", "--max-interval", "1", "--loglevel", "WARNING")
+    given = {"REDIS_URL": broker.url(), "BEAT_SCHEDULE_FILE": str(tmp_path / "schedule")}
+    with worker(settings, 1, **given) as child, process(settings, *beat, **given) as beating, redis.Redis.from_url(broker.url()) as client:
+        until(broker.is_waited_at)
+        client.execute_command(*refuse)
+        try:
+            until(lambda: said(child).count("Connection to broker lost") > 1 or child.poll() is not None)
+            time.sleep(3)
+        finally:
+            client.execute_command(*allow)
+        assert (child.poll(), beating.poll()) == (None, None), "nothing starts one that gave up"
         run = start(SMALL)
         finish_by_ticks(settings, run, REDIS_URL=broker.url())
     assert_undisturbed(console)
