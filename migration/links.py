@@ -33,6 +33,7 @@ from migration.models import DealLink, JoinConcern, LinkIndex, LinkOddity
 READING = 5
 LAG = timedelta(hours=6)  # the longest transaction of the CRM that an extension must still find
 WAITS, WAIT_SECONDS = 100, 0.2  # for another worker's extension
+SAME_PAGES = 20  # to look at between two pulses, which take longer than a page does that is as it was
 KEPT = (DealLink, JoinConcern, LinkOddity)
 QUICK_SECONDS = 0.2  # a count of settled audits that takes no longer is made each time
 SELDOM = 100
@@ -149,9 +150,11 @@ def extend(index: LinkIndex, source: Source, *, now: datetime, pulse: Pulse) -> 
     low: int | None = window_start(index, source, now)
     pages: dict[int, Page] = {}
     while low is not None:
-        pulse()
+        if len(pages) % SAME_PAGES == 0:
+            pulse()
         page = pages[low] = source.page(low, now - LAG)
         if index.pages.get(str(low)) != page.told:
+            pulse()
             with transaction.atomic():
                 if index.pages.get(str(low)):  # should this look be broken off, the next one reads that page again
                     index.pages[str(low)] = ""
