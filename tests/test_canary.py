@@ -155,6 +155,7 @@ def tables() -> str:
     return "\n".join(found)
 
 
+@pytest.mark.timeout(400)  # dozens of processes, one after another
 def test_commands_that_work_and_wait_say_nothing(role, systems):
     environment, reports = canaries(systems), []
     for command in COMMANDS:

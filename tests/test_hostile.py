@@ -166,6 +166,7 @@ def is_page(answer: HttpResponse) -> bool:
     return answer.status_code == 200 and answer["Content-Type"].startswith("text/html")
 
 
+@pytest.mark.timeout(400)  # every page
 def test_nothing_executes_and_what_hides_is_shown(poisoned, context, seen):  # noqa: F811 - fixtures
     page = opened_for(poisoned, context, seen)
     draft = MappingDraft.objects.get()

@@ -50,6 +50,7 @@ def bench(postgres, tmp_path_factory) -> Iterator[pieces.Bench]:
             yield found
 
 
+@pytest.mark.timeout(400)  # dozens of processes, one after another
 def test_one_object_with_every_figure_and_nothing_left(postgres):
     out, before = StringIO(), scratch_databases(postgres)
     call_command("bench", rows=600, repeat=1, chunk_size=200, server=postgres, json=True, stdout=out, stderr=StringIO())
@@ -80,6 +81,7 @@ def test_a_shape_is_moved_whole(postgres):
     assert scratch_databases(postgres) == before
 
 
+@pytest.mark.timeout(400)
 def test_what_an_estate_asks_of_the_console_is_counted_not_timed(postgres):
     """Of thousands of accounts each act takes as many queries as of some: a regression here would be hours at 20,000."""
     counts = []
