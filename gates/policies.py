@@ -41,11 +41,11 @@ def decide(
     `measure` has the gates that hold back this mode measured again, so that nothing which was signed has changed unseen. Raises
     Outage where that cannot be done. An account that left the CDP is refused whatever the gates say.
     """
+    if account.gone:
+        return Decision(frozenset(run.capabilities) if run else frozenset(), [gone(account)])
     held_back_by = [
         gate for gate in GATES if gate.effect == Effect.RUN or (gate.effect == Effect.PRODUCTION and mode == RunMode.PRODUCTION)
     ]
-    if account.gone:
-        return Decision(frozenset(run.capabilities) if run else frozenset(), [gone(account)])
     if measure:
         measure_again(standing.of_all(held_back_by, [account], now=now), now=now, always=run is None)
     closed = [each for each in standing.of_all(held_back_by, [account], now=now) if not each.is_open]
