@@ -22,7 +22,7 @@ SIGNED = (
 )
 KNOWN = "The group {}, which the console knows by this name. Take its members or permissions away instead."
 
-Before = dict[str, Any]
+Standing = dict[str, Any]
 
 
 class Recorded(admin.ModelAdmin):
@@ -98,9 +98,9 @@ def is_known(group: Group | None) -> bool:
     return group is not None and group.name in (*OWNER_GROUPS, *STAFF_GROUPS)
 
 
-def standing(obj: Any) -> Before:
+def standing(obj: Any) -> Standing:
     """What of a login or group decides what people may do, as the database has it."""
-    found: Before = {name: getattr(obj, name) for name in FIELDS if hasattr(obj, name)}
+    found: Standing = {name: getattr(obj, name) for name in FIELDS if hasattr(obj, name)}
     return found | {name: {named(each) for each in getattr(obj, name).all()} for name in MANY if hasattr(obj, name)}
 
 
@@ -108,7 +108,7 @@ def named(each: Any) -> str:
     return f"{each.content_type.app_label}.{each.codename}" if isinstance(each, Permission) else str(each)
 
 
-def differences(before: Before, after: Before) -> list[str]:
+def differences(before: Standing, after: Standing) -> list[str]:
     """In words: `username ana to anna`, `groups + CDP, - viewer`, `is_active True to False`."""
     told = []
     for name in dict.fromkeys([*before, *after]):
