@@ -33,7 +33,7 @@ def conclude(run: Run, found: reconcile.Verification, seam: boundary.Boundary, *
     elif should_repeat(run, found) and (back := repeat(run, found)):
         reason = f"Verification found {found.candidates} candidates, the ledger {found.accounted}; {some(back, 'chunk')} done again."
         if found.lost:
-            reason += f" The CDP has no receipt of {some(len(found.lost), 'chunk').rpartition(' ')[0]}: it was restored, or a standby took its place."
+            reason += f" The CDP has no receipt of {numbered(len(found.lost), 'chunk')}: it was restored, or a standby took its place."
         move(run, RunState.RUNNING, by=by, now=now, reason=reason, **fields)
     else:
         code = (
@@ -104,4 +104,8 @@ def disagreement(found: reconcile.Verification) -> str:
 
 
 def some(number: int, noun: str) -> str:
-    return f"{number} {noun} is" if number == 1 else f"{number} {noun}s are"
+    return f"{numbered(number, noun)} {'is' if number == 1 else 'are'}"
+
+
+def numbered(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
